@@ -1,0 +1,148 @@
+/* Segment, all little-endian: u64 format (1); then batches of u32 CRC of the head, u32 CRC of the
+ * data, the head: u64 count, count times (u64 term, u8 type, 3 unused, u32 bytes), the data. */
+#include "cluster/node/raft_files.h"
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include "cluster/base/err.h"
+#include "cluster/base/io.h"
+
+#define SEGMENT_MAX (64 * MIB)
+#define BATCH_MAX   (SEGMENT_MAX / 32) /* entries that libraft accepts in one */
+
+#define METADATA_BYTES 32 /* format, version, term, vote: u64 each */
+
+/* CRC-32 with polynomial 0x04c11db7, most significant bit first, neither inverted nor reflected. */
+static uint32_t crc32_msb(const uint8_t *p, size_t n)
+{
+    static uint32_t table[256]; /* one thread only: before anything else starts */
+    uint32_t crc = 0;
+
+    for (uint32_t i = 0; table[255] == 0 && i < 256; i++) {
+        uint32_t c = i << 24;
+
+        for (int bit = 0; bit < 8; bit++) {
+            c = (c & 0x80000000u) != 0 ? (c << 1) ^ 0x04c11db7u : c << 1;
+        }
+        table[i] = c;
+    }
+    for (size_t i = 0; i < n; i++) {
+        crc = (crc << 8) ^ table[(crc >> 24) ^ p[i]];
+    }
+    return crc;
+}
+
+static uint64_t get_le(const uint8_t *p, size_t n)
+{
+    uint64_t v = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        v |= (uint64_t)p[i] << (8 * i);
+    }
+    return v;
+}
+
+/* The batch at the start of s: its bytes, 0 when there is no intact one. */
+static size_t batch_bytes(struct slice s)
+{
+    uint64_t count, head, data = 0;
+
+    if (s.len < 16) {
+        return 0;
+    }
+    count = get_le(s.p + 8, 8);
+    if (count == 0 || count > BATCH_MAX || (head = 8 + 16 * count) > s.len - 8 ||
+        crc32_msb(s.p + 8, head) != get_le(s.p, 4)) {
+        return 0;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        data += get_le(s.p + 16 + 16 * i + 12, 4);
+    }
+    if (data > s.len - 8 - head || crc32_msb(s.p + 8 + head, data) != get_le(s.p + 4, 4)) {
+        return 0;
+    }
+    return 8 + head + data;
+}
+
+static struct slice from(struct slice s, size_t at)
+{
+    return slice_of(s.p + at, s.len - at);
+}
+
+void raft_segment_scan(struct slice content, size_t *ret_good_end, unsigned int *ret_beyond)
+{
+    size_t at = 8, n;
+
+    *ret_beyond = 0;
+    while (at < content.len && (n = batch_bytes(from(content, at))) != 0) {
+        at += n;
+    }
+    *ret_good_end = MIN(at, content.len);
+    while (at + 16 <= content.len) {
+        n = batch_bytes(from(content, at));
+        *ret_beyond += n != 0;
+        at += n != 0 ? n : 8; /* entries are padded to 8 bytes, so batches start at multiples */
+    }
+}
+
+static int check_open_segment(const char *dir, const char *name, unsigned int in_flight,
+                              struct why *why)
+{
+    char *path = x_printf("%s/%s", dir, name);
+    char *text = NULL;
+    size_t len = 0, end;
+    unsigned int beyond;
+    int err = io_read_file(path, SEGMENT_MAX, &text, &len, why);
+
+    if (err == DFS_OK && len >= 8) {
+        raft_segment_scan(slice_of(text, len), &end, &beyond);
+        if (beyond > in_flight) {
+            err = why_set(why, DFS_EDAMAGED,
+                          "%s: the log is damaged at byte %zu; %u intact entries behind it would "
+                          "be lost",
+                          path, end, beyond);
+        }
+    }
+    free(text);
+    free(path);
+    return err;
+}
+
+/* libraft takes a cut file for one that a crash left half-written; there are two of them for that. */
+static bool metadata_whole(const char *dir, const char *name)
+{
+    char *path = x_printf("%s/%s", dir, name);
+    char *text = NULL;
+    size_t len = 0;
+    bool whole =
+        io_read_file(path, METADATA_BYTES, &text, &len, NULL) == 0 && len == METADATA_BYTES;
+
+    free(text);
+    free(path);
+    return whole;
+}
+
+int raft_files_check(const char *dir, unsigned int in_flight, struct why *why)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e;
+    bool metadata = false;
+    int err = DFS_OK;
+
+    if (d == NULL) {
+        return why_set(why, err_from_errno(errno), "%s: %s", dir, strerror(errno));
+    }
+    while (err == DFS_OK && (e = readdir(d)) != NULL) {
+        metadata =
+            metadata || (strncmp(e->d_name, "metadata", 8) == 0 && metadata_whole(dir, e->d_name));
+        if (strncmp(e->d_name, "open-", 5) == 0) {
+            err = check_open_segment(dir, e->d_name, in_flight, why);
+        }
+    }
+    closedir(d);
+    if (err == DFS_OK && !metadata) {
+        err = why_set(why, DFS_EDAMAGED, "%s: the log's metadata files are missing or cut", dir);
+    }
+    return err;
+}
