@@ -1,0 +1,43 @@
+/* What the files that implement replicas share; nobody else includes it. */
+#ifndef DFS_REPLICATION_STORE_REPLICA_IMPL_H
+#define DFS_REPLICATION_STORE_REPLICA_IMPL_H
+
+#include "replication/store/replica.h"
+
+static inline void replica_lock(struct replica *r)
+{
+    pthread_mutex_lock(&r->lock->mu);
+}
+
+static inline void replica_unlock(struct replica *r)
+{
+    pthread_mutex_unlock(&r->lock->mu);
+}
+
+static inline void replica_wait_locked(struct replica *r)
+{
+    pthread_cond_wait(&r->lock->cv, &r->lock->mu);
+}
+
+static inline void replica_changed_locked(struct replica *r)
+{
+    pthread_cond_broadcast(&r->lock->cv);
+}
+
+/* What is needed to know of a replica for a disk operation, taken at one moment. */
+struct replica_moment {
+    uint32_t len, tail_sum, cuts;
+    bool use_tail;
+};
+
+/* The descriptor; each get needs a put. Errors: DFS_EVOLUME, DFS_ENOBLOCK, from errno. */
+int replica_get_fd(struct replica *r, int *ret_fd);
+void replica_put_fd(struct replica *r);
+int replica_write_header(struct replica *r, int fd, enum layout_state state, uint32_t sealed_len);
+/* Nothing is left of sums behind the end of a replica of len bytes, in the last group of its file.
+ * Errors: from errno. */
+int replica_clear_sums(int fd, uint32_t len);
+/* Whole chunks and their sums; offset is a multiple of CHUNK_BYTES. Errors: from errno. */
+int replica_read_parts(int fd, uint32_t offset, uint32_t len, uint8_t *data, uint32_t *sums);
+
+#endif
