@@ -1,0 +1,63 @@
+#include "cluster/base/err.h"
+
+#include "fs/cli/cli.h"
+
+/* Reads FILE alone, without /etc/dfs.conf below it. */
+static int check(struct cli *cli, const char *path)
+{
+    struct conf *c = conf_new();
+    struct why why = { "" };
+    int err = conf_load(c, path, &why);
+
+    if (err == 0) {
+        err = conf_check(c, &why);
+    }
+    conf_free(c);
+    if (err != 0) {
+        cli_error(cli, "%s", why.text);
+        return CLI_USAGE;
+    }
+    return CLI_DONE;
+}
+
+static int print(struct cli *cli)
+{
+    struct why why = { "" };
+
+    if (cli_load_conf(cli, &why) != 0) {
+        cli_error(cli, "%s", why.text);
+        return CLI_USAGE;
+    }
+    if (cli->json) {
+        conf_print_json(cli->conf, stdout);
+    } else {
+        conf_print(cli->conf, stdout);
+    }
+    return CLI_DONE;
+}
+
+int cmd_conf(struct cli *cli, int argc, char **argv)
+{
+    const struct opt opts[] = { OPT_END };
+    const char *what;
+
+    if (!cli_begin(cli, argc, argv, opts, 1, 2)) {
+        return cli->status;
+    }
+    what = cli->args[0];
+    if (strcmp(what, "check") == 0) {
+        return cli->arg_count == 2 ? check(cli, cli->args[1])
+                                   : cli_usage(cli, "check needs a FILE");
+    }
+    if (strcmp(what, "sample") != 0 && strcmp(what, "print") != 0) {
+        return cli_usage(cli, "\"%s\" is not sample, print or check", what);
+    }
+    if (cli->arg_count == 2) {
+        return cli_usage(cli, "\"%s\" is one too many", cli->args[1]);
+    }
+    if (what[0] == 'p') {
+        return print(cli);
+    }
+    conf_print_sample(stdout);
+    return CLI_DONE;
+}

@@ -1,0 +1,307 @@
+#include "fs/client/node.h"
+
+#include "cluster/base/base.h"
+
+#include "fs/client/client_int.h"
+#include "fs/client/readahead.h"
+#include "fs/client/writer.h"
+
+static struct node *find_locked(struct client *c, uint64_t ino)
+{
+    struct hnode *h = htab_find(&c->nodes, htab_mix(ino));
+
+    while (h != NULL && CONTAINER_OF(h, struct node, by_ino)->ino != ino) {
+        h = htab_next(h);
+    }
+    return h != NULL ? CONTAINER_OF(h, struct node, by_ino) : NULL;
+}
+
+struct node *node_find(struct client *c, uint64_t ino)
+{
+    struct node *n;
+
+    pthread_mutex_lock(&c->mu);
+    n = find_locked(c, ino);
+    if (n != NULL) {
+        n->refs++;
+    }
+    pthread_mutex_unlock(&c->mu);
+    return n;
+}
+
+struct node *node_get(struct client *c, uint64_t ino)
+{
+    struct node *n;
+
+    pthread_mutex_lock(&c->mu);
+    n = find_locked(c, ino);
+    if (n == NULL) {
+        n = x_alloc(sizeof(*n));
+        n->c = c;
+        n->ino = ino;
+        list_init(&n->dirty_link);
+        pthread_mutex_init(&n->io, NULL);
+        pthread_mutex_init(&n->mu, NULL);
+        cond_init(&n->committed);
+        htab_add(&c->nodes, &n->by_ino, htab_mix(ino));
+    }
+    n->refs++;
+    pthread_mutex_unlock(&c->mu);
+    return n;
+}
+
+void node_ref(struct node *n)
+{
+    pthread_mutex_lock(&n->c->mu);
+    n->refs++;
+    pthread_mutex_unlock(&n->c->mu);
+}
+
+/* The last user is gone: the masters hear of it with the next ping. c->mu is held. */
+static void retire_locked(struct client *c, struct node *n)
+{
+    struct seen *s = &c->seen[htab_mix(n->ino) % SEEN_SLOTS];
+
+    htab_remove(&c->nodes, &n->by_ino);
+    *s = (struct seen){ n->ino, n->stale || n->foreign != n->renewed ? 0 : n->attr.data_version };
+    if (c->closed_count == c->closed_cap) {
+        c->closed_cap = c->closed_cap == 0 ? 64 : c->closed_cap * 2;
+        c->closed = x_realloc(c->closed, c->closed_cap * sizeof(*c->closed));
+    }
+    c->closed[c->closed_count++] = n->ino;
+}
+
+void node_put(struct node *n)
+{
+    struct client *c;
+    bool last;
+
+    if (n == NULL) {
+        return;
+    }
+    c = n->c;
+    pthread_mutex_lock(&c->mu);
+    last = --n->refs == 0;
+    if (last) {
+        retire_locked(c, n);
+    }
+    pthread_mutex_unlock(&c->mu);
+    if (!last) {
+        return;
+    }
+    readahead_drop(n, 0, UINT64_MAX);
+    writer_free(n);
+    extmap_clear(&n->map);
+    extmap_clear(&n->todo);
+    extmap_clear(&n->flying);
+    pthread_mutex_destroy(&n->io);
+    pthread_mutex_destroy(&n->mu);
+    pthread_cond_destroy(&n->committed);
+    free(n);
+}
+
+void node_mark_dirty(struct node *n)
+{
+    struct client *c = n->c;
+
+    pthread_mutex_lock(&c->mu);
+    if (!n->dirty_listed) {
+        n->dirty_listed = true;
+        n->refs++;
+        list_push_back(&c->dirty, &n->dirty_link);
+    }
+    pthread_mutex_unlock(&c->mu);
+}
+
+bool node_clean_locked(const struct node *n)
+{
+    return n->todo.count == 0 && !n->committing && writer_idle_locked(n);
+}
+
+void node_resize_locked(struct node *n)
+{
+    n->size = MAX(n->attr.size, extmap_end(&n->todo));
+    n->size = MAX(n->size, extmap_end(&n->flying));
+    n->size = MAX(n->size, writer_end_locked(n));
+}
+
+void node_foreign_locked(struct node *n)
+{
+    struct client *c = n->c;
+
+    n->foreign++;
+    if (c->on_content != NULL) {
+        c->on_content(c->on_content_arg, n->ino);
+    }
+}
+
+uint64_t node_visible_locked(const struct node *n)
+{
+    return n->appending ? MIN(n->append_from, n->size) : n->size;
+}
+
+void node_learn_attr_locked(struct node *n, const struct attr *a)
+{
+    if (a->version < n->attr.version) {
+        return;
+    }
+    if (a->data_version != n->attr.data_version) {
+        n->stale = true;
+        node_foreign_locked(n);
+    }
+    n->attr = *a;
+    node_resize_locked(n);
+}
+
+bool node_learn_locked(struct node *n, const struct attr *a, struct wire_list extents, bool more,
+                       bool from_start)
+{
+    struct wire_in in = wire_in_of(extents.items);
+    bool other = a->data_version != n->attr.data_version;
+    bool changed = n->stale || other;
+    uint64_t end = n->known;
+
+    if (a->version < n->attr.version || (changed && !from_start)) {
+        n->stale = n->stale || a->version >= n->attr.version;
+        return false;
+    }
+    if (from_start) {
+        extmap_clear(&n->map);
+        end = 0;
+        n->stale = false;
+    }
+    if (changed) {
+        readahead_drop(n, 0, UINT64_MAX);
+        n->synced_before = false;
+    }
+    if (other && n->attr.version != 0) {
+        node_foreign_locked(n);
+    }
+    n->attr = *a;
+    for (uint32_t i = 0; i < extents.count; i++) {
+        struct extent e;
+
+        if (extent_get(&in, &e) != 0) {
+            break;
+        }
+        extmap_insert(&n->map, &e);
+        end = e.off + e.len;
+    }
+    n->known = more && in.err == 0 ? end : UINT64_MAX;
+    extmap_overlay(&n->map, &n->flying);
+    extmap_overlay(&n->map, &n->todo);
+    node_resize_locked(n);
+    return true;
+}
+
+/* Bytes that are no holes, when the masters know of `committed`. As long as the map is not known, what
+ * is written over counts twice. */
+static uint64_t bytes_locked(const struct node *n, uint64_t committed)
+{
+    static const struct extmap none;
+    const struct extmap *dirty = writer_dirty_locked(n);
+
+    dirty = dirty != NULL ? dirty : &none;
+    return !n->stale && n->known == UINT64_MAX
+               ? n->map.bytes + extmap_beside(dirty, &n->map)
+               : committed + n->todo.bytes + n->flying.bytes + dirty->bytes;
+}
+
+void node_overlay_locked(const struct node *n, struct attr *a)
+{
+    if (a->version < n->attr.version) {
+        *a = n->attr;
+    }
+    if (n->mtime != 0) {
+        a->size = MAX(a->size, node_visible_locked(n));
+        a->bytes = bytes_locked(n, a->bytes);
+        a->mtime = n->mtime;
+        a->ctime = MAX(a->ctime, n->mtime);
+    }
+}
+
+void node_overlay(struct client *c, struct attr *a)
+{
+    struct node *n = node_find(c, a->ino);
+
+    if (n != NULL) {
+        pthread_mutex_lock(&n->mu);
+        /* Not while a commit is under way: this may be it, and its answer tells more. What is longer
+         * than all that is known here is somebody else's: readers have to know before anybody does. */
+        if (a->version > n->attr.version && (!n->committing || a->size > node_visible_locked(n))) {
+            node_learn_attr_locked(n, a);
+        }
+        node_overlay_locked(n, a);
+        pthread_mutex_unlock(&n->mu);
+        node_put(n);
+    }
+    atime_overlay(c, a);
+}
+
+void node_fail_locked(struct node *n, int err)
+{
+    n->error = err;
+    n->error_seq++;
+}
+
+/* One page of extents. *ret_again: the answer did not fit to what is known. */
+static int fetch_page(struct node *n, uint64_t from, uint64_t deadline_ms, bool *ret_again)
+{
+    struct client *c = n->c;
+    struct extents_req q = { .ino = n->ino, .off = from, .max = PAGE_EXTENTS };
+    struct extents_rep r;
+    struct meta_call call;
+    struct slice rep;
+    struct attr a;
+    int err = meta_begin(c->meta, META_QUERY, NULL, deadline_ms, &call);
+
+    if (err != 0) {
+        return err;
+    }
+    extents_req_put(call.out, &q);
+    err = meta_run(&call, RPC_extents, &rep);
+    if (err == 0) {
+        err = extents_rep_get(rep, &r);
+    }
+    if (err == 0) {
+        struct wire_in in = wire_in_of(r.attr);
+
+        err = attr_get(&in, &a);
+    }
+    if (err == 0) {
+        err = peers_learn(c->peers, r.blocks);
+    }
+    if (err == 0) {
+        pthread_mutex_lock(&n->mu);
+        *ret_again = (from != 0 && n->known != from) ||
+                     !node_learn_locked(n, &a, r.extents, r.more != 0, from == 0);
+        pthread_mutex_unlock(&n->mu);
+    }
+    meta_end(&call);
+    return err;
+}
+
+int node_fetch(struct node *n, uint64_t end, uint64_t deadline_ms)
+{
+    for (;;) {
+        uint64_t from;
+        bool done;
+        bool again = false;
+        int err;
+
+        pthread_mutex_lock(&n->mu);
+        done = !n->stale && n->known >= end;
+        from = n->stale || n->known == UINT64_MAX ? 0 : n->known;
+        pthread_mutex_unlock(&n->mu);
+        if (done) {
+            return DFS_OK;
+        }
+        err = fetch_page(n, from, deadline_ms, &again);
+        if (err != 0) {
+            return err;
+        }
+        if (again && clock_mono_ms() >= deadline_ms) {
+            return DFS_ETIMEOUT;
+        }
+    }
+}

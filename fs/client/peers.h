@@ -1,0 +1,54 @@
+/* Block servers as a client knows them: where blocks are, how to reach a server, who was bad lately,
+ * and idle connections to each. Any thread.
+ */
+#ifndef DFS_FS_CLIENT_PEERS_H
+#define DFS_FS_CLIENT_PEERS_H
+
+#include "cluster/base/addr.h"
+#include "cluster/base/limits.h"
+#include "cluster/net/conn.h"
+
+#include "fs/msgs.h"
+
+struct peers;
+
+struct where {
+    uint64_t block;
+    uint32_t count;
+    uint32_t node[LIMIT_REPLICATION];
+};
+
+/* host: this machine's name; its own server is nearest. cluster: borrowed. */
+struct peers *peers_new(const char *host, struct slice cluster);
+void peers_free(struct peers *p);
+
+/* Takes over a list of block_loc from a master's answer. DFS_EMALFORMED. */
+int peers_learn(struct peers *p, struct wire_list blocks);
+/* False when it is not known (any more): ask the master. Nodes come best first: live, near, not bad
+ * lately. */
+bool peers_where(struct peers *p, uint64_t block, struct where *ret);
+/* A server lost its copy, or the whole block is to be asked for again (node 0). */
+void peers_forget(struct peers *p, uint64_t block, uint32_t node);
+
+/* Remembers for a few seconds that a server failed or was slow. */
+void peers_mark_bad(struct peers *p, uint32_t node);
+/* Those now, as an encoded list of node_ref. Returns how many. */
+uint32_t peers_bad(struct peers *p, struct wire_out *out);
+
+/* The data address and host of a node; false when unknown. */
+struct peer_addr {
+    uint32_t node;
+    uint8_t state;
+    char addr[ADDR_TEXT];
+    char host[256];
+};
+bool peers_addr(struct peers *p, uint32_t node, struct peer_addr *ret);
+
+/* A connection to a server, an idle one if there is one and fresh is false. Errors: as
+ * conn_open_hello(); DFS_ENOENT: unknown node. */
+int peers_connect(struct peers *p, uint32_t node, bool fresh, uint64_t deadline_ms,
+                  struct conn **ret, bool *ret_reused);
+/* Gives a connection back that is in step. */
+void peers_release(struct peers *p, uint32_t node, struct conn *c);
+
+#endif

@@ -1,0 +1,212 @@
+#include "fs/mount/handles.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "cluster/base/err.h"
+#include "cluster/base/io.h"
+
+#define MAGIC UINT64_C(0x316c646e68736664) /* "dfshndl1" */
+
+enum { SLOT_USED = 1, SLOT_DIRTY = 2 };
+
+struct slot {
+    _Atomic uint64_t ino;
+    _Atomic int32_t flags;
+    _Atomic uint32_t state;
+};
+
+struct shared {
+    uint64_t magic;
+    _Atomic uint32_t high; /* slots at and above it were never used */
+    uint32_t unused;
+    uint8_t spare[HANDLES_SPARE];
+    struct slot slots[HANDLES_MAX];
+};
+
+struct handles {
+    int fd;
+    struct shared *s;
+    void *objs_map;        /* pages of it exist once they are touched */
+    _Atomic(void *) *objs; /* in it */
+    pthread_mutex_t mu;
+    uint32_t *free; /* guarded by: mu, as both below */
+    uint32_t free_count, free_cap;
+};
+
+static void free_slot_locked(struct handles *h, uint32_t i)
+{
+    if (h->free_count == h->free_cap) {
+        h->free_cap = h->free_cap == 0 ? 64 : h->free_cap * 2;
+        h->free = x_realloc(h->free, h->free_cap * sizeof(*h->free));
+    }
+    h->free[h->free_count++] = i;
+}
+
+/* Of the process before: its free slots, and what it did not get to disk. */
+static int take_over(struct handles *h, struct why *why)
+{
+    if (h->s->magic != MAGIC || atomic_load(&h->s->high) > HANDLES_MAX) {
+        return why_set(why, DFS_EDAMAGED, "not the open files of a mount of this version");
+    }
+    for (uint32_t i = atomic_load(&h->s->high); i-- > 0;) {
+        if (atomic_load(&h->s->slots[i].state) == 0) {
+            free_slot_locked(h, i);
+        }
+    }
+    return 0;
+}
+
+int handles_open(int fd, struct handles **ret, struct why *why)
+{
+    struct handles *h = x_alloc(sizeof(*h));
+    bool fresh = fd < 0;
+    int err = 0;
+
+    pthread_mutex_init(&h->mu, NULL);
+    h->fd = fresh ? memfd_create("dfs-handles", MFD_CLOEXEC) : fd;
+    h->objs_map = mmap(NULL, HANDLES_MAX * sizeof(*h->objs), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    h->objs = h->objs_map;
+    h->s = MAP_FAILED;
+    if (h->fd >= 0 && (!fresh || ftruncate(h->fd, sizeof(*h->s)) == 0)) {
+        h->s = mmap(NULL, sizeof(*h->s), PROT_READ | PROT_WRITE, MAP_SHARED, h->fd, 0);
+    }
+    if (h->s == MAP_FAILED || h->objs_map == MAP_FAILED) {
+        err = why_set(why, DFS_ENOMEM, "memory for open files: %s", strerror(errno));
+    } else if (fresh) {
+        h->s->magic = MAGIC;
+    } else {
+        err = take_over(h, why);
+    }
+    if (err != 0) {
+        handles_close(h);
+        return err;
+    }
+    *ret = h;
+    return 0;
+}
+
+void handles_close(struct handles *h)
+{
+    if (h == NULL) {
+        return;
+    }
+    if (h->s != MAP_FAILED) {
+        munmap(h->s, sizeof(*h->s));
+    }
+    if (h->objs_map != MAP_FAILED) {
+        munmap(h->objs_map, HANDLES_MAX * sizeof(*h->objs));
+    }
+    io_close(h->fd);
+    free(h->free);
+    pthread_mutex_destroy(&h->mu);
+    free(h);
+}
+
+int handles_fd(const struct handles *h)
+{
+    return h->fd;
+}
+
+void *handles_spare(struct handles *h)
+{
+    return h->s->spare;
+}
+
+/* Handles are counted from 1: 0 is nobody's. */
+static struct slot *slot_of(const struct handles *h, uint64_t fh)
+{
+    return fh - 1 < atomic_load(&h->s->high) ? &h->s->slots[fh - 1] : NULL;
+}
+
+int handles_add(struct handles *h, uint64_t ino, int flags, void *obj, uint64_t *ret_fh)
+{
+    struct slot *slot;
+    uint32_t i;
+
+    pthread_mutex_lock(&h->mu);
+    i = h->free_count > 0 ? h->free[--h->free_count] : atomic_load(&h->s->high);
+    if (i == HANDLES_MAX) {
+        pthread_mutex_unlock(&h->mu);
+        return DFS_ENOMEM;
+    }
+    slot = &h->s->slots[i];
+    atomic_store(&slot->ino, ino);
+    atomic_store(&slot->flags, flags);
+    atomic_store(&h->objs[i], obj);
+    atomic_store(&slot->state, SLOT_USED);
+    if (i == atomic_load(&h->s->high)) {
+        atomic_store(&h->s->high, i + 1);
+    }
+    pthread_mutex_unlock(&h->mu);
+    *ret_fh = (uint64_t)i + 1;
+    return 0;
+}
+
+void *handles_get(const struct handles *h, uint64_t fh)
+{
+    return slot_of(h, fh) != NULL ? atomic_load(&h->objs[fh - 1]) : NULL;
+}
+
+int handles_look(const struct handles *h, uint64_t fh, struct handle *ret)
+{
+    const struct slot *slot = slot_of(h, fh);
+    uint32_t state = slot != NULL ? atomic_load(&slot->state) : 0;
+
+    if ((state & SLOT_USED) == 0) {
+        return DFS_ESTALE;
+    }
+    *ret = (struct handle){ .ino = atomic_load(&slot->ino),
+                            .flags = atomic_load(&slot->flags),
+                            .lost = (state & SLOT_DIRTY) != 0 };
+    return 0;
+}
+
+void handles_put(struct handles *h, uint64_t fh, void *obj)
+{
+    ASSERT(handles_get(h, fh) == NULL);
+    atomic_store(&h->objs[fh - 1], obj);
+}
+
+void *handles_remove(struct handles *h, uint64_t fh)
+{
+    struct slot *slot = slot_of(h, fh);
+    void *obj = handles_get(h, fh);
+
+    if (slot == NULL || atomic_load(&slot->state) == 0) {
+        return NULL;
+    }
+    pthread_mutex_lock(&h->mu);
+    atomic_store(&h->objs[fh - 1], NULL);
+    atomic_store(&slot->state, 0);
+    free_slot_locked(h, (uint32_t)(fh - 1));
+    pthread_mutex_unlock(&h->mu);
+    return obj;
+}
+
+uint64_t handles_next_orphan(const struct handles *h, uint64_t fh)
+{
+    uint32_t high = atomic_load(&h->s->high);
+
+    for (uint64_t i = fh > 0 ? fh - 1 : 0; i < high; i++) {
+        if (atomic_load(&h->s->slots[i].state) != 0 && atomic_load(&h->objs[i]) == NULL) {
+            return i + 1;
+        }
+    }
+    return 0;
+}
+
+void handles_dirty(struct handles *h, uint64_t fh, bool dirty)
+{
+    struct slot *slot = slot_of(h, fh);
+
+    ASSERT(slot != NULL);
+    if (dirty) {
+        atomic_fetch_or(&slot->state, SLOT_DIRTY);
+    } else {
+        atomic_fetch_and(&slot->state, ~(uint32_t)SLOT_DIRTY);
+    }
+}

@@ -1,0 +1,189 @@
+/* What a process needs to serve a mount that another one served before it. */
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cluster/base/clock.h"
+#include "cluster/base/daemon.h"
+#include "cluster/base/io.h"
+#include "cluster/base/log.h"
+
+#include "fs/mount/internal.h"
+
+#define PATIENCE_MS     3000u /* with masters that do not answer, before requests are refused */
+#define REFUSE_EVERY_MS 100u
+#define REQUEST_BYTES   (2 * MIB) /* more than any request of the kernel */
+
+/* The kernel greets a connection once. What it said is kept for those who take over: libfuse wants to
+ * hear it, and the kernel takes no notice of a second answer. */
+struct greeting {
+    uint32_t len;
+    uint8_t bytes[HANDLES_SPARE - 4];
+};
+
+int takeover_greet(struct mount *m, struct why *why)
+{
+    struct greeting *kept = handles_spare(m->handles);
+    struct fuse_buf buf = { .mem = NULL };
+    int n;
+
+    if (m->guard.resumed) {
+        buf.mem = kept->bytes;
+        buf.size = kept->len;
+        fuse_session_process_buf(m->se, &buf);
+        return 0;
+    }
+    do {
+        n = fuse_session_receive_buf(m->se, &buf);
+    } while (n == -EINTR);
+    if (n <= 0 || (size_t)n > sizeof(kept->bytes)) {
+        free(buf.mem);
+        return why_set(why, DFS_EIO, "the kernel's greeting on %s: %s", m->o->dir,
+                       n < 0 ? strerror(-n) : "not understood");
+    }
+    kept->len = (uint32_t)n;
+    memcpy(kept->bytes, buf.mem, (size_t)n);
+    buf.size = (size_t)n;
+    fuse_session_process_buf(m->se, &buf);
+    free(buf.mem);
+    return guard_hand(&m->guard, fuse_session_fd(m->se), handles_fd(m->handles));
+}
+
+/* ---- while no master answers ---- */
+
+/* Requests that a descriptor has taken end with an error when it is closed. So nobody waits for a
+ * mount that nobody serves yet. */
+static void refuse_waiting(const struct mount *m)
+{
+    uint32_t connection = (uint32_t)m->guard.fuse;
+    uint8_t *p = x_alloc(REQUEST_BYTES);
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd >= 0 && ioctl(fd, FUSE_DEV_IOC_CLONE, &connection) == 0) {
+        while (read(fd, p, REQUEST_BYTES) > 0) {
+        }
+    }
+    io_close(fd);
+    free(p);
+}
+
+static void *refuse_main(void *arg)
+{
+    struct mount *m = arg;
+    uint64_t from = clock_mono_ms() + PATIENCE_MS;
+
+    while (!atomic_load(&m->connected)) {
+        if (clock_mono_ms() >= from) {
+            refuse_waiting(m);
+        }
+        usleep(REFUSE_EVERY_MS * 1000);
+    }
+    return NULL;
+}
+
+static int connect_until(struct mount *m, const char *name, struct why *why)
+{
+    for (;;) {
+        int err = client_open(m->conf, name, &m->client, why);
+
+        if (err == 0 || daemon_wait(m->signals, 0) == DAEMON_STOP) {
+            return err;
+        }
+        log_event(LOG_WARN, "mount.waits", "dir=\"%s\" err=\"%s\"", m->o->dir,
+                  why != NULL && why->text[0] != '\0' ? why->text : err_text(err));
+    }
+}
+
+int takeover_connect(struct mount *m, const char *name, struct why *why)
+{
+    pthread_t refuser;
+    bool refuses;
+    int err;
+
+    if (!m->guard.resumed) {
+        return client_open(m->conf, name, &m->client, why);
+    }
+    refuses = pthread_create(&refuser, NULL, refuse_main, m) == 0;
+    err = connect_until(m, name, why);
+    atomic_store(&m->connected, true);
+    if (refuses) {
+        (void)pthread_join(refuser, NULL);
+    }
+    return err;
+}
+
+/* ---- open files ---- */
+
+/* The predecessor's handle gets an object here. adopt_mu is held. */
+static int adopt_locked(struct mount *m, uint64_t fh, void **ret)
+{
+    struct handle what;
+    int err = handles_look(m->handles, fh, &what);
+
+    if (err == 0 && (what.flags & O_DIRECTORY) != 0) {
+        *ret = dirh_adopt(what.ino);
+    } else if (err == 0) {
+        err = fileh_adopt(m, fh, &what, ret);
+    }
+    if (err == 0) {
+        handles_put(m->handles, fh, *ret);
+    }
+    return err;
+}
+
+int takeover_handle(struct mount *m, uint64_t fh, void **ret)
+{
+    void *obj = handles_get(m->handles, fh);
+    int err = 0;
+
+    if (obj == NULL) {
+        (void)pthread_mutex_lock(&m->adopt_mu);
+        obj = handles_get(m->handles, fh);
+        err = obj == NULL ? adopt_locked(m, fh, &obj) : 0;
+        (void)pthread_mutex_unlock(&m->adopt_mu);
+    }
+    if (err == 0) {
+        *ret = obj;
+    }
+    return err;
+}
+
+/* All of them, before the predecessor's session ends: then files without a name would go. */
+static void *adopt_all(void *arg)
+{
+    struct mount *m = arg;
+    uint64_t fh = 0;
+    unsigned count = 0;
+
+    while ((fh = handles_next_orphan(m->handles, fh + 1)) != 0 && !atomic_load(&m->loop_done)) {
+        void *obj;
+        int err = takeover_handle(m, fh, &obj);
+
+        if (err != 0) {
+            log_event(LOG_WARN, "mount.handle_lost", "handle=%ju err=\"%s\"", (uintmax_t)fh,
+                      err_text(err));
+        }
+        count++;
+    }
+    log_event(LOG_INFO, "mount.resumed", "dir=\"%s\" handles=%u", m->o->dir, count);
+    return NULL;
+}
+
+int takeover_start(struct mount *m)
+{
+    if (m->guard.resumed) {
+        m->adopting = pthread_create(&m->adopter, NULL, adopt_all, m) == 0;
+        return m->adopting ? 0 : DFS_ENOMEM;
+    }
+    return 0;
+}
+
+void takeover_stop(struct mount *m)
+{
+    if (m->adopting) {
+        (void)pthread_join(m->adopter, NULL);
+        m->adopting = false;
+    }
+}
