@@ -101,11 +101,18 @@ static void welcome(struct rpc_loop *l)
 
 void rpc_loop_listen(struct rpc_loop *l, bool on)
 {
-    struct epoll_event ev = { .events = EPOLLIN, .data.ptr = &l->listen_fd };
+    int *fd = l->server->listen_fd;
 
-    if (on != l->listening && l->listen_fd >= 0 &&
-        epoll_ctl(l->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, l->listen_fd, &ev) == 0) {
-        l->listening = on;
+    if (on == l->listening || !l->accepts) {
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(l->server->listen_fd); i++) {
+        struct epoll_event ev = { .events = EPOLLIN, .data.ptr = &fd[i] };
+
+        if (fd[i] >= 0 &&
+            epoll_ctl(l->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd[i], &ev) == 0) {
+            l->listening = on;
+        }
     }
 }
 
@@ -142,8 +149,8 @@ static int turn(struct rpc_loop *l, int timeout_ms)
 
         if (p == &l->wake_fd) {
             welcome(l);
-        } else if (p == &l->listen_fd) {
-            rpc_server_accept(l->server, l);
+        } else if (p == &l->server->listen_fd[0] || p == &l->server->listen_fd[1]) {
+            rpc_server_accept(l->server, l, *(int *)p);
         } else {
             rpc_conn_event(l, p, events[i].events);
         }
@@ -169,7 +176,7 @@ void rpc_loop_run(struct rpc_loop *l)
     int tick_ms = (int)MIN((uint64_t)RPC_TICK_MS, l->server->hello_timeout_ms);
 
     while (!atomic_load(&l->server->stopping)) {
-        bool timed = l->strangers != 0 || (l->listen_fd >= 0 && !l->listening);
+        bool timed = l->strangers != 0 || (l->accepts && !l->listening);
 
         turn(l, timed ? tick_ms : -1);
         if (timed && clock_mono_ms() >= next_tick) {
@@ -194,7 +201,7 @@ int rpc_loop_init(struct rpc_loop *l, struct rpc_server *s, int index, rpc_handl
 {
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = &l->wake_fd };
 
-    *l = (struct rpc_loop){ .server = s, .handler = handler, .index = index, .listen_fd = -1 };
+    *l = (struct rpc_loop){ .server = s, .handler = handler, .index = index };
     pthread_mutex_init(&l->mu, NULL);
     l->scratch = x_alloc(RPC_SCRATCH_BYTES);
     l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -53,7 +53,7 @@ struct rpc_loop {
     int index; /* of a query loop; -1: the command loop */
     int epoll_fd;
     int wake_fd;
-    int listen_fd;  /* -1: this loop does not accept */
+    bool accepts;   /* watches the server's listeners */
     bool listening; /* false: out of descriptors, until the next tick */
     bool owned;
     pthread_t owner; /* who stepped last */
@@ -77,7 +77,7 @@ struct rpc_server {
     struct rpc_server_conf conf;
     uint8_t cluster[CLUSTER_ID_BYTES];
     uint16_t port;
-    int listen_fd;
+    int listen_fd[2]; /* TCP and the unix socket beside it; -1: none */
     uint64_t hello_timeout_ms;
     unsigned connections_max;
     atomic_bool stopping;
@@ -98,7 +98,7 @@ void rpc_loop_run(struct rpc_loop *l); /* a query loop's thread, until stopping 
 void rpc_loop_adopt(struct rpc_loop *l, struct rpc_conn *c);
 /* Takes a new socket. On the loop's thread. */
 void rpc_loop_add(struct rpc_loop *l, int fd);
-/* Starts or stops watching listen_fd. */
+/* Starts or stops watching the listeners. */
 void rpc_loop_listen(struct rpc_loop *l, bool on);
 void rpc_slot_take(struct rpc_loop *l, struct rpc_conn *c);
 void rpc_slot_leave(struct rpc_loop *l, struct rpc_conn *c);
@@ -118,7 +118,8 @@ void rpc_conn_free(struct rpc_conn *c);
 
 /* ---- rpc_server.c ---- */
 
-void rpc_server_accept(struct rpc_server *s, struct rpc_loop *l);
+/* All that waits at a listener. */
+void rpc_server_accept(struct rpc_server *s, struct rpc_loop *l, int listen_fd);
 /* The first frame: answers it, then marks the connection ready and names its loop, or closes it. */
 void rpc_server_hello(struct rpc_server *s, struct rpc_loop *l, struct rpc_conn *c,
                       struct rpc_token token, struct slice msg);

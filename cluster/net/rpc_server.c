@@ -9,16 +9,17 @@
 #include "cluster/net/hello.h"
 #include "cluster/net/rpc_priv.h"
 #include "cluster/net/sock.h"
+#include "cluster/net/sock_local.h"
 
 #define HELLO_TIMEOUT_MS 10000
 #define ACCEPTS          64 /* of one turn: connections that are there already must not wait long */
 
 /* ---- accepting ---- */
 
-void rpc_server_accept(struct rpc_server *s, struct rpc_loop *l)
+void rpc_server_accept(struct rpc_server *s, struct rpc_loop *l, int listen_fd)
 {
     for (int i = 0; i < ACCEPTS; i++) {
-        int fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
@@ -118,7 +119,7 @@ int rpc_server_start(const struct rpc_server_conf *conf, struct rpc_server **ret
     ASSERT(conf->query_loops >= 1);
     ASSERT(conf->cluster.len == 0 || conf->cluster.len == CLUSTER_ID_BYTES);
     s->conf = *conf;
-    s->listen_fd = -1;
+    s->listen_fd[0] = s->listen_fd[1] = -1;
     s->hello_timeout_ms =
         (uint64_t)(conf->hello_timeout_ms != 0 ? conf->hello_timeout_ms : HELLO_TIMEOUT_MS);
     s->connections_max =
@@ -135,11 +136,12 @@ int rpc_server_start(const struct rpc_server_conf *conf, struct rpc_server **ret
     if (err != 0) {
         goto out;
     }
-    err = conn_listen(conf->listen, &s->listen_fd, &s->port, why);
+    err = conn_listen(conf->listen, &s->listen_fd[0], &s->port, why);
     if (err != 0) {
         goto out;
     }
-    s->query[0].listen_fd = s->listen_fd;
+    s->listen_fd[1] = sock_local_listen(s->listen_fd[0]);
+    s->query[0].accepts = true;
     rpc_loop_listen(&s->query[0], true);
     err = start_threads(s, why);
 out:
@@ -167,8 +169,10 @@ void rpc_server_stop(struct rpc_server *s)
         rpc_loop_fini(&s->query[i]);
     }
     rpc_loop_fini(&s->command);
-    if (s->listen_fd >= 0) {
-        close(s->listen_fd);
+    for (size_t i = 0; i < ARRAY_LEN(s->listen_fd); i++) {
+        if (s->listen_fd[i] >= 0) {
+            close(s->listen_fd[i]);
+        }
     }
     free(s->query);
     free(s);

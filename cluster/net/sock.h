@@ -1,4 +1,5 @@
-/* TCP sockets below conn.h and rpc_loop.h: addresses, connecting, options, waiting.
+/* Sockets below conn.h and rpc_loop.h: addresses, connecting, options, waiting. TCP, and unix sockets
+ * to servers on the same machine (sock_local.h).
  *
  * Every descriptor is non-blocking and close-on-exec. Deadlines are clock_mono_ms() times.
  */
@@ -27,7 +28,7 @@ void sock_tune(int fd);
 /* Waits for poll events. Errors: DFS_ETIMEOUT, DFS_ECONN (poll itself failed). */
 int sock_wait(int fd, short events, uint64_t deadline_ms);
 
-/* The peer as text; "?" when it has gone. */
+/* The peer as text: its address, or "process 4711" on this machine; "?" when it has gone. */
 void sock_peer_name(int fd, char out[SOCK_NAME_BYTES]);
 
 #endif

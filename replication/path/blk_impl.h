@@ -20,7 +20,7 @@
 struct blk_server {
     struct store *store;
     struct buf_pool pool;
-    int listen_fd;
+    int listen_fd[2]; /* TCP and the unix socket beside it; -1: none */
     int wake_fd; /* eventfd: ends the accept loop */
     uint16_t port;
     uint64_t limit;

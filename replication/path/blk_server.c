@@ -6,6 +6,7 @@
 
 #include "cluster/base/fault.h"
 #include "cluster/base/io.h"
+#include "cluster/net/sock_local.h"
 
 #include "replication/path/blk_impl.h"
 
@@ -226,27 +227,38 @@ static void start_conn(struct blk_server *s, int fd)
     }
 }
 
+/* False: nothing will be better at once. */
+static bool accept_one(struct blk_server *s, int listen_fd)
+{
+    int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+    if (fd >= 0) {
+        start_conn(s, fd);
+    }
+    return fd >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS);
+}
+
 static void *accept_run(void *arg)
 {
     struct blk_server *s = arg;
 
     for (;;) {
-        struct pollfd p[2] = {
+        struct pollfd p[3] = {
             { .fd = s->wake_fd, .events = POLLIN },
-            { .fd = s->listen_fd, .events = POLLIN },
+            { .fd = s->listen_fd[0], .events = POLLIN },
+            { .fd = s->listen_fd[1], .events = POLLIN }, /* passed over when it is -1 */
         };
-        int fd;
+        bool well = true;
 
-        poll(p, 2, -1);
+        poll(p, ARRAY_LEN(p), -1);
         if ((p[0].revents & POLLIN) != 0) {
             return NULL;
         }
-        fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-        if (fd >= 0) {
-            start_conn(s, fd);
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-            /* Nothing will be better at once; the wake-up still ends the wait. */
-            poll(p, 1, 100);
+        for (size_t i = 1; i < ARRAY_LEN(p); i++) {
+            well = ((p[i].revents & POLLIN) == 0 || accept_one(s, p[i].fd)) && well;
+        }
+        if (!well) {
+            poll(p, 1, 100); /* the wake-up still ends the wait */
         }
     }
 }
@@ -267,7 +279,8 @@ int blk_server_start(const struct blk_server_conf *conf, struct blk_server **ret
     s->doubt = conf->doubt;
     s->arg = conf->arg;
     s->hop_ms = conf->hop_ms != 0 ? conf->hop_ms : CHAIN_HOP_MS;
-    s->listen_fd = fd;
+    s->listen_fd[0] = fd;
+    s->listen_fd[1] = sock_local_listen(fd);
     s->fence_ms = UINT64_MAX;
     s->port = port;
     s->wake_fd = eventfd(0, EFD_CLOEXEC);
@@ -326,7 +339,8 @@ void blk_server_stop(struct blk_server *s)
         pthread_join(s->acceptor, NULL);
     }
     end_connections(s);
-    io_close(s->listen_fd);
+    io_close(s->listen_fd[0]);
+    io_close(s->listen_fd[1]);
     io_close(s->wake_fd);
     buf_pool_fini(&s->pool);
     pthread_attr_destroy(&s->attr);
