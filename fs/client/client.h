@@ -125,6 +125,17 @@ uint64_t file_ino(const struct file *f);
 
 /* Up to len bytes at off; *ret_len less than len only at the end of the file. */
 int file_read(struct file *f, void *p, size_t len, uint64_t off, size_t *ret_len);
+/* The same, but bytes that are in one piece in the client's memory are not copied to p: then
+ * *ret_view says where they are until client_end_view(), also after file_close(). Else its p is p. */
+struct page;
+struct read_view {
+    const uint8_t *p;
+    struct page *page; /* NULL: p is the caller's own memory */
+    size_t end;        /* in the page */
+};
+int file_read_view(struct file *f, void *p, size_t len, uint64_t off, struct read_view *ret_view,
+                   size_t *ret_len);
+void client_end_view(struct client *c, struct read_view *v);
 /* Its bytes are read from somebody's cache. Reading itself counts anyway. True when this moved the time
  * of the last access. */
 bool file_accessed(struct file *f);

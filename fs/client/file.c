@@ -287,29 +287,34 @@ bool file_ends_at(struct file *f, uint64_t off, void (*fn)(void *arg), void *arg
     return ends;
 }
 
-int file_read(struct file *f, void *p, size_t len, uint64_t off, size_t *ret_len)
+/* What a reader asks for from off on, cut at the end of the file; the bytes behind it are read ahead. */
+static int read_begin(struct file *f, uint64_t off, uint64_t deadline_ms, size_t *len)
 {
     struct node *n = f->node;
-    uint64_t deadline_ms = client_deadline(n->c);
-    uint8_t *to = p;
-    size_t done = 0;
     uint64_t size = 0;
-    int fail = size_now(n, off + len, deadline_ms, &size);
+    int err = size_now(n, off + *len, deadline_ms, &size);
 
     (void)file_accessed(f);
-    if (fail != 0) {
-        return fail;
+    if (err != 0) {
+        return err;
     }
-    if (off >= size) {
-        *ret_len = 0;
+    *len = off < size ? (size_t)MIN(*len, size - off) : 0;
+    if (*len == 0) {
         return DFS_OK;
     }
-    len = (size_t)MIN(len, size - off);
     if (size > BUF_BYTES) {
-        readahead_note(f, off, len, size);
-    } else if (len < size && n->c->conf->read_ahead != 0) {
+        readahead_note(f, off, *len, size);
+    } else if (*len < size && n->c->conf->read_ahead != 0) {
         readahead_load(n, 0, deadline_ms);
     }
+    return DFS_OK;
+}
+
+static int read_in(struct node *n, uint8_t *to, size_t len, uint64_t off, uint64_t deadline_ms,
+                   size_t *ret_len)
+{
+    size_t done = 0;
+
     while (done < len) {
         size_t k = readahead_read(n, to + done, len - done, off + done, deadline_ms);
 
@@ -332,6 +337,40 @@ int file_read(struct file *f, void *p, size_t len, uint64_t off, size_t *ret_len
     }
     *ret_len = done;
     return DFS_OK;
+}
+
+int file_read(struct file *f, void *p, size_t len, uint64_t off, size_t *ret_len)
+{
+    uint64_t deadline_ms = client_deadline(f->node->c);
+    int err = read_begin(f, off, deadline_ms, &len);
+
+    return err != 0 ? err : read_in(f->node, p, len, off, deadline_ms, ret_len);
+}
+
+int file_read_view(struct file *f, void *p, size_t len, uint64_t off, struct read_view *ret_view,
+                   size_t *ret_len)
+{
+    struct node *n = f->node;
+    uint64_t deadline_ms = client_deadline(n->c);
+    struct read_view v = { 0 };
+    int err = read_begin(f, off, deadline_ms, &len);
+
+    if (err != 0) {
+        return err;
+    }
+    if (len > 0 && readahead_view(n, len, off, deadline_ms, &v) == len) {
+        *ret_view = v;
+        *ret_len = len;
+        return DFS_OK;
+    }
+    client_end_view(n->c, &v);
+    *ret_view = (struct read_view){ .p = p };
+    return read_in(n, p, len, off, deadline_ms, ret_len);
+}
+
+void client_end_view(struct client *c, struct read_view *v)
+{
+    readahead_unview(c->ra, v);
 }
 
 bool file_loses_set_id(const struct file *f, const struct cred *cr)

@@ -315,45 +315,87 @@ void readahead_note(struct file *f, uint64_t off, size_t len, uint64_t size)
 
 /* ---- pages ---- */
 
-size_t readahead_read(struct node *n, void *p, size_t len, uint64_t off, uint64_t deadline_ms)
+/* The page at off with one more user once it is ready; NULL: not here. *ret_job: a job for it was
+ * done, whose node the caller puts without the lock. */
+static struct page *use_page_locked(struct readahead *ra, struct node *n, uint64_t off,
+                                    uint64_t deadline_ms, bool *ret_job)
+{
+    struct page *page = find_locked(ra, n, off / BUF_BYTES);
+
+    if (page == NULL) {
+        return NULL;
+    }
+    page->users++;
+    if (page->state == PAGE_QUEUED) { /* quicker than to wait for its turn */
+        list_remove(&page->job);
+        *ret_job = true;
+        load_locked(ra, page, deadline_ms);
+        page->users--; /* the job's; ours is left */
+    }
+    while (page->state == PAGE_LOADING && !page->dropped &&
+           cond_wait_until(&ra->loaded, &ra->mu, deadline_ms) == 0) {
+    }
+    if (page->state == PAGE_READY && !page->dropped && off % BUF_BYTES < page->len) {
+        return page;
+    }
+    unuse_locked(ra, page);
+    return NULL;
+}
+
+/* Up to `end` of it was read. */
+static void used_to_locked(struct readahead *ra, struct page *page, size_t end)
+{
+    if (end == page->len && !page->dropped && page->index > 0) {
+        list_remove(&page->lru); /* used up: the first to go */
+        list_push_front(&ra->lru, &page->lru);
+    }
+}
+
+size_t readahead_view(struct node *n, size_t len, uint64_t off, uint64_t deadline_ms,
+                      struct read_view *ret)
 {
     struct readahead *ra = n->c->ra;
-    uint32_t at = (uint32_t)(off % BUF_BYTES);
+    size_t at = (size_t)(off % BUF_BYTES);
     struct page *page;
     bool job = false;
     size_t k = 0;
 
+    *ret = (struct read_view){ 0 };
     if (atomic_load(&n->pages) == 0) {
         return 0;
     }
     pthread_mutex_lock(&ra->mu);
-    page = find_locked(ra, n, off / BUF_BYTES);
+    page = use_page_locked(ra, n, off, deadline_ms, &job);
     if (page != NULL) {
-        page->users++;
-        if (page->state == PAGE_QUEUED) { /* quicker than to wait for its turn */
-            list_remove(&page->job);
-            job = true;
-            load_locked(ra, page, deadline_ms);
-            page->users--; /* the job's; ours is left */
-        }
-        while (page->state == PAGE_LOADING && !page->dropped &&
-               cond_wait_until(&ra->loaded, &ra->mu, deadline_ms) == 0) {
-        }
-        if (page->state == PAGE_READY && !page->dropped && at < page->len) {
-            k = MIN(len, (size_t)(page->len - at));
-            pthread_mutex_unlock(&ra->mu);
-            memcpy(p, page->p + at, k);
-            pthread_mutex_lock(&ra->mu);
-        }
-        if (k > 0 && at + k == page->len && !page->dropped && page->index > 0) {
-            list_remove(&page->lru); /* used up: the first to go */
-            list_push_front(&ra->lru, &page->lru);
-        }
-        unuse_locked(ra, page);
+        k = MIN(len, (size_t)page->len - at);
+        *ret = (struct read_view){ .p = page->p + at, .page = page, .end = at + k };
     }
     pthread_mutex_unlock(&ra->mu);
     if (job) {
         node_put(n); /* the job's */
+    }
+    return k;
+}
+
+void readahead_unview(struct readahead *ra, struct read_view *v)
+{
+    if (v->page != NULL) {
+        pthread_mutex_lock(&ra->mu);
+        used_to_locked(ra, v->page, v->end);
+        unuse_locked(ra, v->page);
+        pthread_mutex_unlock(&ra->mu);
+        *v = (struct read_view){ 0 };
+    }
+}
+
+size_t readahead_read(struct node *n, void *p, size_t len, uint64_t off, uint64_t deadline_ms)
+{
+    struct read_view v;
+    size_t k = readahead_view(n, len, off, deadline_ms, &v);
+
+    if (k > 0) {
+        memcpy(p, v.p, k);
+        readahead_unview(n->c->ra, &v);
     }
     return k;
 }

@@ -20,6 +20,11 @@ void readahead_note(struct file *f, uint64_t off, size_t len, uint64_t size);
 /* Copies from the page at off, waiting for it if it is being loaded. Returns how many bytes, up to
  * the end of the page or of the file; 0: not here, read it yourself. */
 size_t readahead_read(struct node *n, void *p, size_t len, uint64_t off, uint64_t deadline_ms);
+/* The same without a copy: the bytes stay at ret->p until readahead_unview(), whatever happens to the
+ * file. */
+size_t readahead_view(struct node *n, size_t len, uint64_t off, uint64_t deadline_ms,
+                      struct read_view *ret);
+void readahead_unview(struct readahead *ra, struct read_view *v);
 /* Loads the page at off in the calling thread, unless it is there. */
 void readahead_load(struct node *n, uint64_t off, uint64_t deadline_ms);
 /* The range changed. */

@@ -196,7 +196,7 @@ static void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 
 struct read_answer {
     fuse_req_t req;
-    char *p;
+    struct read_view view;
     size_t len;
 };
 
@@ -205,31 +205,49 @@ static void answer_read(void *arg)
     struct read_answer *r = arg;
 
     metric_add(METRIC_mount_read, r->len);
-    fuse_reply_buf(r->req, r->p, r->len);
+    fuse_reply_buf(r->req, (const char *)r->view.p, r->len);
+}
+
+/* More follows what was read: it goes to memory of our own. */
+static void leave_view(struct mount *m, struct read_answer *r, uint8_t *own)
+{
+    if (r->view.page != NULL) {
+        memcpy(own, r->view.p, r->len);
+        client_end_view(m->client, &r->view);
+        r->view.p = own;
+    }
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
                     struct fuse_file_info *fi)
 {
-    struct read_answer r = { .req = req, .p = thread_buffer() };
+    struct mount *m = mount_of(req);
+    struct read_answer r = { .req = req };
+    uint8_t *own = (uint8_t *)thread_buffer();
     struct file *f = fileh_of(fi)->f;
     bool sent = false;
-    int err = 0;
+    int err;
 
     size = MIN(size, WRITE_BYTES);
+    err = file_read_view(f, own, size, (uint64_t)off, &r.view, &r.len);
     /* Behind the end the kernel fills its page with zeros. So the end has to be where it is told. */
-    for (int i = 0; i < READ_TRIES && err == 0 && r.len < size && !sent; i++) {
+    for (int i = 0; err == 0 && r.len < size; i++) {
         size_t k = 0;
 
-        err = file_read(f, r.p + r.len, size - r.len, (uint64_t)off + r.len, &k);
+        sent = file_ends_at(f, (uint64_t)off + r.len, answer_read, &r);
+        if (sent || i == READ_TRIES) {
+            break;
+        }
+        leave_view(m, &r, own);
+        err = file_read(f, own + r.len, size - r.len, (uint64_t)off + r.len, &k);
         r.len += k;
-        sent = err == 0 && r.len < size && file_ends_at(f, (uint64_t)off + r.len, answer_read, &r);
     }
     if (err != 0) {
         reply_err(req, "read", node, err);
     } else if (!sent) {
         answer_read(&r);
     }
+    client_end_view(m->client, &r.view);
 }
 
 /* Pages of a shared mapping have their place in the file, also when the kernel sends them through a
