@@ -87,7 +87,7 @@ export LSAN_OPTIONS := suppressions=$(CURDIR)/test/lsan.supp:print_suppressions=
 check: check-unit check-fuzz check-sim check-bats  ## all tests
 build-tests: $(UNIT) $(FUZZ) $(if $(SIM),$(B)/sim)
 check-unit: $(UNIT)  ## unit tests
-	@scripts/run-tap -j 2 $(UNIT)
+	@scripts/run-tap -j 2 -t 300 $(UNIT)
 check-fuzz: $(FUZZ)  ## replay the fuzz targets' corpus
 	@scripts/run-tap -j 2 $(FUZZ)
 check-sim: $(if $(SIM),$(B)/sim)  ## the simulator's seeds

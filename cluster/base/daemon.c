@@ -108,3 +108,13 @@ void daemon_background_thread(void)
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), 10);
     (void)syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 7);
 }
+
+void daemon_more_files(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
+        l.rlim_cur = l.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &l);
+    }
+}

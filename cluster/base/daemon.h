@@ -27,6 +27,9 @@ int daemon_pidfile_write(const char *path, struct why *why);
  * process that wrote the file, the caller cannot know. */
 int daemon_pidfile_read(const char *path, int *ret_pid, struct why *why);
 
+/* As many open files as the system allows this process. */
+void daemon_more_files(void);
+
 /* This thread's work can wait: from now on others come first, for the processor and for disks. */
 void daemon_background_thread(void);
 

@@ -19,6 +19,8 @@ struct conn {
     int fd;
     bool broken;
     bool deaf_peer;     /* nothing can be sent any more; answers may still be there */
+    bool takes_fd;      /* a descriptor may come with what is received */
+    int fd_taken;       /* -1: none did */
     char *peer;         /* as the caller named it, or the peer's address */
     char *failed;       /* peer and reason, once a call has failed */
     uint64_t last_req;  /* conn_call's request ids */
@@ -34,6 +36,7 @@ static struct conn *conn_new(int fd, char *peer)
     struct conn *c = x_alloc(sizeof(*c));
 
     c->fd = fd;
+    c->fd_taken = -1;
     c->peer = peer;
     c->in = x_alloc(IN_BYTES);
     return c;
@@ -68,6 +71,9 @@ void conn_close(struct conn *c)
         return;
     }
     close(c->fd);
+    if (c->fd_taken >= 0) {
+        close(c->fd_taken);
+    }
     free(c->peer);
     free(c->failed);
     free(c->in);
@@ -117,10 +123,36 @@ static int wait_for(struct conn *c, short events, uint64_t deadline_ms, bool mov
 
 /* ---- sending ---- */
 
-static int send_all(struct conn *c, struct iovec *iov, size_t count, uint64_t deadline_ms)
+/* Room for one descriptor in a message's control data. */
+union control {
+    char bytes[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+};
+
+static void control_put(struct msghdr *m, union control *room, int fd)
+{
+    struct cmsghdr *head;
+
+    *room = (union control){ { 0 } };
+    m->msg_control = room->bytes;
+    m->msg_controllen = sizeof(room->bytes);
+    head = CMSG_FIRSTHDR(m);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(head), &fd, sizeof(fd));
+}
+
+/* fd: goes along with the first byte; -1: none. */
+static int send_all(struct conn *c, struct iovec *iov, size_t count, int fd, uint64_t deadline_ms)
 {
     struct msghdr m = { .msg_iov = iov, .msg_iovlen = count };
+    union control room;
     bool moved = false;
+
+    if (fd >= 0) {
+        control_put(&m, &room, fd);
+    }
 
     while (m.msg_iovlen > 0) {
         ssize_t n = sendmsg(c->fd, &m, MSG_NOSIGNAL);
@@ -141,6 +173,8 @@ static int send_all(struct conn *c, struct iovec *iov, size_t count, uint64_t de
             continue;
         }
         moved = true;
+        m.msg_control = NULL;
+        m.msg_controllen = 0;
         for (size_t left = (size_t)n; m.msg_iovlen > 0; m.msg_iov++, m.msg_iovlen--) {
             if (left < m.msg_iov->iov_len) {
                 m.msg_iov->iov_base = (uint8_t *)m.msg_iov->iov_base + left;
@@ -153,8 +187,8 @@ static int send_all(struct conn *c, struct iovec *iov, size_t count, uint64_t de
     return DFS_OK;
 }
 
-int conn_send(struct conn *c, const struct frame *f, struct slice msg, const struct iovec *data,
-              int data_count, uint64_t deadline_ms)
+static int send_frame(struct conn *c, const struct frame *f, struct slice msg,
+                      const struct iovec *data, int data_count, int fd, uint64_t deadline_ms)
 {
     struct iovec iov[2 + CONN_PIECES_MAX];
     uint8_t header[FRAME_HEADER_BYTES];
@@ -187,17 +221,51 @@ int conn_send(struct conn *c, const struct frame *f, struct slice msg, const str
     full.msg_len = (uint32_t)msg.len;
     full.data_len = (uint32_t)total;
     frame_header_put(header, &full, msg);
-    return send_all(c, iov, count, deadline_ms);
+    return send_all(c, iov, count, fd, deadline_ms);
+}
+
+int conn_send(struct conn *c, const struct frame *f, struct slice msg, const struct iovec *data,
+              int data_count, uint64_t deadline_ms)
+{
+    return send_frame(c, f, msg, data, data_count, -1, deadline_ms);
+}
+
+int conn_send_fd(struct conn *c, const struct frame *f, struct slice msg, int fd,
+                 uint64_t deadline_ms)
+{
+    return send_frame(c, f, msg, NULL, 0, fd, deadline_ms);
 }
 
 /* ---- receiving ---- */
+
+/* recv(), with the descriptor that comes along. */
+static ssize_t recv_with_fd(struct conn *c, void *p, size_t n)
+{
+    struct iovec iov = { .iov_base = p, .iov_len = n };
+    union control room = { { 0 } };
+    struct msghdr m = { .msg_iov = &iov,
+                        .msg_iovlen = 1,
+                        .msg_control = room.bytes,
+                        .msg_controllen = sizeof(room.bytes) };
+    ssize_t got = recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *head = got >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
+        head->cmsg_len == CMSG_LEN(sizeof(int))) {
+        if (c->fd_taken >= 0) {
+            close(c->fd_taken);
+        }
+        memcpy(&c->fd_taken, CMSG_DATA(head), sizeof(int));
+    }
+    return got;
+}
 
 /* Some bytes into p, at least one. moved: as for wait_for(). */
 static int recv_some(struct conn *c, void *p, size_t n, uint64_t deadline_ms, bool moved,
                      size_t *ret_got)
 {
     for (;;) {
-        ssize_t got = recv(c->fd, p, n, 0);
+        ssize_t got = c->takes_fd ? recv_with_fd(c, p, n) : recv(c->fd, p, n, 0);
         int err = DFS_OK;
 
         if (got > 0) {
@@ -388,6 +456,19 @@ int conn_call(struct conn *c, uint16_t type, struct slice msg, struct slice *ret
     }
     *ret_msg = got;
     return status_of(c, &f);
+}
+
+int conn_call_fd(struct conn *c, uint16_t type, struct slice msg, struct slice *ret_msg,
+                 int *ret_fd, uint64_t deadline_ms)
+{
+    int err;
+
+    c->takes_fd = true;
+    err = conn_call(c, type, msg, ret_msg, deadline_ms);
+    c->takes_fd = false;
+    *ret_fd = c->fd_taken;
+    c->fd_taken = -1;
+    return err;
 }
 
 int conn_open_hello(const char *addr, uint8_t purpose, struct slice cluster, uint64_t deadline_ms,

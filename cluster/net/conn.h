@@ -52,6 +52,10 @@ struct iovec;
 int conn_send(struct conn *c, const struct frame *f, struct slice msg, const struct iovec *data,
               int data_count, uint64_t deadline_ms);
 
+/* A frame without data, and a descriptor with it, over a unix socket; fd stays the caller's. */
+int conn_send_fd(struct conn *c, const struct frame *f, struct slice msg, int fd,
+                 uint64_t deadline_ms);
+
 /* Receives a frame's header and message. The message is borrowed from the connection until the
  * next receive. When ret->data_len is not 0 the caller must take the data with conn_recv_data()
  * before anything else. Errors: DFS_ECONN (also at a clean end), DFS_ETIMEOUT, DFS_EMALFORMED,
@@ -65,6 +69,9 @@ int conn_recv_data(struct conn *c, void *p, size_t n, uint64_t deadline_ms);
  * the next call goes on: the late reply is passed over. Other errors: as conn_send, conn_recv. */
 int conn_call(struct conn *c, uint16_t type, struct slice msg, struct slice *ret_msg,
               uint64_t deadline_ms);
+/* The same where a descriptor may come with the reply: *ret_fd is the caller's then, else -1. */
+int conn_call_fd(struct conn *c, uint16_t type, struct slice msg, struct slice *ret_msg,
+                 int *ret_fd, uint64_t deadline_ms);
 /* Is there something to receive (or an end of stream) at once? */
 bool conn_readable(const struct conn *c);
 

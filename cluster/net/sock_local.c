@@ -93,7 +93,7 @@ static bool is_ours(const struct sockaddr *to, socklen_t len)
     return ours;
 }
 
-static bool is_trusted(int fd)
+bool sock_is_trusted(int fd)
 {
     struct ucred peer;
     socklen_t len = sizeof(peer);
@@ -109,7 +109,8 @@ static int connect_name(const struct sockaddr *to, bool any)
     int fd = len != 0 ? new_socket() : -1;
 
     /* A full backlog is an answer, too: TCP then waits for its turn. */
-    if (fd >= 0 && (connect(fd, (const struct sockaddr *)&name, len) != 0 || !is_trusted(fd))) {
+    if (fd >= 0 &&
+        (connect(fd, (const struct sockaddr *)&name, len) != 0 || !sock_is_trusted(fd))) {
         close(fd);
         fd = -1;
     }

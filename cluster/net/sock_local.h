@@ -23,5 +23,7 @@ int sock_local_connect(const struct sockaddr *to, socklen_t len);
 
 /* True for a unix socket. */
 bool sock_is_local(int fd);
+/* True when the process at the other end of a unix socket is root's or of this process's user. */
+bool sock_is_trusted(int fd);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "fs/client/client_int.h"
 #include "fs/client/commit.h"
+#include "fs/client/lent.h"
 #include "fs/client/locks.h"
 #include "fs/client/readahead.h"
 #include "fs/client/writer.h"
@@ -201,6 +202,9 @@ static void *committer(void *arg)
         stopping = wait_for_pass(c);
         client_commit_pass(c, false);
         atime_tell(c);
+        if (c->lents != NULL) {
+            lents_tick(c->lents);
+        }
     }
     return NULL;
 }
@@ -382,6 +386,7 @@ static void client_free(struct client *c)
     streams_free(c->streams);
     meta_close(c->meta);
     locks_fini(c);
+    lents_free(c->lents);
     peers_free(c->peers);
     bufs_fini(&c->bufs);
     htab_fini(&c->nodes);
@@ -423,6 +428,7 @@ int client_open(const struct conf *conf, const char *name, struct client **ret, 
     c->events = client_events_new(c->meta);
     locks_init(c);
     c->peers = peers_new(c->host, meta_cluster(c->meta));
+    c->lents = conf->local_reads != 0 ? lents_new(c) : NULL;
     c->streams = streams_new(c->meta, c->peers, c->host);
     c->ra = readahead_start(c);
     c->threads = pthread_create(&c->committer, NULL, committer, c) == 0 &&
@@ -597,5 +603,6 @@ void client_get_stats(const struct client *c, struct client_stats *ret)
         .blocks_sealed_early = atomic_load(&c->sealed_early),
         .commits = atomic_load(&c->commits),
         .cache_bytes = bufs_used(bufs),
+        .local_bytes = c->lents != NULL ? lents_bytes(c->lents) : 0,
     };
 }

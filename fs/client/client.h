@@ -205,7 +205,7 @@ int client_admin(const struct conf *conf, uint16_t type, struct slice msg, struc
 /* What the client did, for tests and `dfs mount` logs. */
 struct client_stats {
     uint64_t rpcs, rpc_retries, packets, read_requests, read_failovers, blocks_sealed_early,
-        commits, cache_bytes;
+        commits, cache_bytes, local_bytes;
 };
 void client_get_stats(const struct client *c, struct client_stats *ret);
 

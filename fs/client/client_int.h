@@ -28,6 +28,7 @@
 #define STREAMS_OF_FILE 4     /* sequential readers that a handle keeps apart */
 
 struct readahead;
+struct lents;
 struct locks;
 
 /* A sequential reader of a handle. */
@@ -67,6 +68,7 @@ struct client {
     struct peers *peers;
     struct streams *streams;
     struct readahead *ra;
+    struct lents *lents; /* NULL: client.local_reads is 0 */
     struct bufs bufs;
     struct rooms rooms;
 

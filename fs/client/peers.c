@@ -6,6 +6,7 @@
 
 #include "cluster/base/clock.h"
 #include "cluster/base/htab.h"
+#include "cluster/net/sock_local.h"
 
 #define LOCS_MAX   65536
 #define IDLE_MAX   8
@@ -17,6 +18,7 @@ struct peer {
     uint32_t node;
     uint8_t state; /* enum member_state, as the master said last */
     bool local;
+    bool far; /* not reached by a unix socket */
     char *addr;
     char *host;
     uint64_t bad_until_ms;
@@ -126,6 +128,7 @@ static void learn_peer(struct peers *p, const struct node_addr *a)
     x->state = a->state;
     if (x->addr == NULL || !slice_eq(slice_str(x->addr), a->addr)) {
         drop_idle(x); /* it moved */
+        x->far = false;
         set_text(&x->addr, a->addr);
     }
     set_text(&x->host, a->host);
@@ -315,7 +318,34 @@ int peers_connect(struct peers *p, uint32_t node, bool fresh, uint64_t deadline_
     if (err == 0) {
         *ret = c;
     }
+    if (err == 0 && !*ret_reused && !sock_is_local(conn_fd(c))) {
+        peers_far(p, node);
+    }
     return err;
+}
+
+bool peers_may_be_near(struct peers *p, uint32_t node)
+{
+    const struct peer *x;
+    bool near;
+
+    pthread_mutex_lock(&p->mu);
+    x = find_peer(p, node);
+    near = x != NULL && !x->far;
+    pthread_mutex_unlock(&p->mu);
+    return near;
+}
+
+void peers_far(struct peers *p, uint32_t node)
+{
+    struct peer *x;
+
+    pthread_mutex_lock(&p->mu);
+    x = find_peer(p, node);
+    if (x != NULL) {
+        x->far = true;
+    }
+    pthread_mutex_unlock(&p->mu);
 }
 
 void peers_release(struct peers *p, uint32_t node, struct conn *c)

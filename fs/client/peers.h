@@ -48,6 +48,10 @@ bool peers_addr(struct peers *p, uint32_t node, struct peer_addr *ret);
  * conn_open_hello(); DFS_ENOENT: unknown node. */
 int peers_connect(struct peers *p, uint32_t node, bool fresh, uint64_t deadline_ms,
                   struct conn **ret, bool *ret_reused);
+/* False once a connection has shown that it is another machine's, or peers_far() was told that the
+ * server is of no more use than that. */
+bool peers_may_be_near(struct peers *p, uint32_t node);
+void peers_far(struct peers *p, uint32_t node);
 /* Gives a connection back that is in step. */
 void peers_release(struct peers *p, uint32_t node, struct conn *c);
 

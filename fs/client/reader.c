@@ -17,6 +17,7 @@
 #include "cluster/base/log.h"
 
 #include "fs/client/client_int.h"
+#include "fs/client/lent.h"
 #include "fs/client/writer.h"
 
 #define PIECES        64
@@ -262,10 +263,13 @@ int reader_fetch(struct client *c, uint64_t block, uint32_t off, uint32_t len, u
     int err = DFS_OK;
 
     for (uint32_t done = 0; done < len && err == 0;) {
-        struct piece p = { block, off + done, MIN(len - done, PACKET_BYTES), dst + done };
+        uint32_t here =
+            c->lents != NULL ? lents_read(c->lents, block, off + done, len - done, dst + done) : 0;
+        struct piece p = { block, off + done + here, MIN(len - done, PACKET_BYTES) - here,
+                           dst + done + here };
 
-        err = fetch_piece(c, &p, deadline_ms);
-        done += p.len;
+        err = p.len > 0 ? fetch_piece(c, &p, deadline_ms) : DFS_OK;
+        done += here + p.len;
     }
     return err;
 }

@@ -307,6 +307,7 @@ static void collect_metrics(void *arg, struct metrics_out *out)
     metrics_tell(out, METRIC_failovers, NULL, NULL, (double)s.read_failovers);
     metrics_tell(out, METRIC_commits, NULL, NULL, (double)s.commits);
     metrics_tell(out, METRIC_moved, NULL, NULL, (double)s.blocks_sealed_early);
+    metrics_tell(out, METRIC_local_read, NULL, NULL, (double)s.local_bytes);
     metrics_tell(out, METRIC_cache_used, NULL, NULL, (double)s.cache_bytes);
 }
 
@@ -332,6 +333,7 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
 
     m->conf = conf;
     m->o = o;
+    daemon_more_files();
     err = guard_start(&m->guard, o->dir, o->background, why);
     if (err != 0) {
         free(name);

@@ -11,7 +11,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cluster/base/addr.h"
@@ -285,16 +284,6 @@ static void *beat_run(void *arg)
 
 /* ---- start and stop ---- */
 
-static void more_descriptors(void)
-{
-    struct rlimit l;
-
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
-        l.rlim_cur = l.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &l);
-    }
-}
-
 static void log_found(const struct store_found *f)
 {
     bool odd = f->shortened + f->damaged + f->duplicates + f->volumes_failed != 0;
@@ -508,7 +497,7 @@ int block_server_run(const struct conf *conf, struct why *why)
     pthread_cond_init(&r.cv, &attr);
     pthread_condattr_destroy(&attr);
     r.signals = daemon_signals();
-    more_descriptors();
+    daemon_more_files();
     err = start(&r, &stopped, why);
     while (err == 0 && !stopped) {
         stopped = daemon_wait(r.signals, -1) == DAEMON_STOP;

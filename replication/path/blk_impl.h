@@ -21,7 +21,7 @@ struct blk_server {
     struct store *store;
     struct buf_pool pool;
     int listen_fd[2]; /* TCP and the unix socket beside it; -1: none */
-    int wake_fd; /* eventfd: ends the accept loop */
+    int wake_fd;      /* eventfd: ends the accept loop */
     uint16_t port;
     uint64_t limit;
     uint64_t hop_ms;
@@ -70,6 +70,7 @@ int blk_reply(struct blk_conn *c, const struct frame *req, int status, const str
 int blk_read_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_sync_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_check_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
+int blk_lend_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_stat_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_volume_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_write_open_serve(struct blk_conn *c, const struct frame *f, struct slice msg);

@@ -1,5 +1,9 @@
 #include <sys/uio.h>
 
+#include "cluster/base/fault.h"
+#include "cluster/base/io.h"
+#include "cluster/net/sock_local.h"
+
 #include "replication/path/blk_impl.h"
 #include "replication/store/scrub.h"
 
@@ -63,6 +67,49 @@ int blk_read_serve(struct blk_conn *c, const struct frame *f, struct slice msg)
     buf_pool_put(&s->pool, b);
     store_put(s->store, r);
     atomic_fetch_sub(&s->readers, 1);
+    return err;
+}
+
+/* Another descriptor than the server's own: it must not be good for writing. */
+static int lend(struct blk_conn *c, struct replica *r, int *ret_fd)
+{
+    int up = conn_fd(c->up);
+    int err = FAULT("blk.lend");
+
+    if (err == 0 && !(sock_is_local(up) && sock_is_trusted(up))) {
+        err = DFS_EPERM;
+    }
+    return err != 0 ? err : replica_open_to_read(r, ret_fd);
+}
+
+int blk_lend_serve(struct blk_conn *c, const struct frame *f, struct slice msg)
+{
+    struct blk_server *s = c->server;
+    struct block_lend_rep rep = { 0 };
+    struct block_lend_req req;
+    struct replica *r = NULL;
+    struct rule_replica view;
+    struct frame full = *f;
+    int fd = -1;
+    int err = block_lend_req_get(msg, &req);
+
+    if (err != 0) {
+        return err;
+    }
+    err = store_get(s->store, req.block, &r);
+    err = err != 0 ? err : lend(c, r, &fd);
+    if (err == 0) {
+        view = replica_look(r);
+        rep.len = view.len;
+        rep.state = view.state == RULE_SEALED ? REPLICA_SEALED : REPLICA_OPEN;
+    }
+    store_put(s->store, r);
+    full.flags = FRAME_REPLY;
+    full.status = (uint32_t)err;
+    wire_out_reset(&c->out);
+    block_lend_rep_put(&c->out, &rep);
+    err = conn_send_fd(c->up, &full, wire_out_slice(&c->out), fd, clock_mono_ms() + BLK_FRAME_MS);
+    io_close(fd);
     return err;
 }
 

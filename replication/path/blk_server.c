@@ -71,6 +71,8 @@ static int serve_one(struct blk_conn *c, uint64_t deadline_ms)
         return blk_sync_serve(c, &f, msg);
     case RPC_block_stat:
         return blk_stat_serve(c, &f, msg);
+    case RPC_block_lend:
+        return blk_lend_serve(c, &f, msg);
     case RPC_block_check:
         return blk_check_serve(c, &f, msg);
     case RPC_block_volume:

@@ -51,6 +51,22 @@ void replica_put_fd(struct replica *r)
     fd_cache_put(&r->env->fds, &r->fd);
 }
 
+int replica_open_to_read(struct replica *r, int *ret_fd)
+{
+    char path[REPLICA_PATH_MAX];
+    int fd;
+
+    if (atomic_load(&r->vol->failed)) {
+        return DFS_EVOLUME;
+    }
+    fd = open(volume_replica_path(r->vol, r->block, path), O_RDONLY | O_CLOEXEC | O_NOATIME);
+    if (fd < 0) {
+        return errno == ENOENT ? DFS_ENOBLOCK : err_from_errno(errno);
+    }
+    *ret_fd = fd;
+    return DFS_OK;
+}
+
 /* The descriptor stays open as long as something is not on disk: an error that the kernel finds when
  * it writes back is reported to those who had the file open. */
 void replica_mark_dirty(struct replica *r)

@@ -74,6 +74,10 @@ int replica_create(struct replica *r);
  * DFS_EFBIG, DFS_ENOSPC (the reserve is kept), DFS_EVOLUME (the volume has failed). */
 int replica_append(struct replica *r, uint32_t offset, struct slice data, uint32_t *sums);
 
+/* A new descriptor of the replica's file, for reading only; the caller closes it. Errors:
+ * DFS_ENOBLOCK (the file is gone), DFS_EVOLUME, DFS_EIO, DFS_EBUSY (too many are open). */
+int replica_open_to_read(struct replica *r, int *ret_fd);
+
 struct replica_range {
     uint32_t offset; /* of data: a multiple of CHUNK_BYTES */
     uint32_t len;    /* bytes in data; 0 behind the end */

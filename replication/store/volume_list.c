@@ -28,8 +28,8 @@ static size_t find(const struct volume_list *l, enum volume_note note, const cha
 {
     size_t i = 0;
 
-    while (i < l->count && (l->lines[i].note != note ||
-                            strcmp(volume_list_path(l->lines[i].spec), volume_list_path(spec)))) {
+    while (i < l->count && (l->lines[i].note != note || strcmp(volume_list_path(l->lines[i].spec),
+                                                               volume_list_path(spec)) != 0)) {
         i++;
     }
     return i;

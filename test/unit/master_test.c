@@ -14,6 +14,8 @@
 
 #include "test/unit/tap.h"
 
+#define CONNECT_MS 10000 /* sanitizers on a busy machine are slow */
+
 /* A real master in a process of its own, and its clients and servers played by the test. */
 static char addr[64], control_addr[64];
 static uint8_t cluster[CLUSTER_ID_BYTES];
@@ -67,9 +69,9 @@ static pid_t master_start(const char *name, int fd)
 static bool connected(void)
 {
     for (int i = 0; i < 500; i++) {
-        if (conn_open_hello(addr, HELLO_COMMAND, SLICE_EMPTY, clock_mono_ms() + 1000, &commands,
-                            NULL, NULL) == 0) {
-            CHECK_INT(conn_open_hello(addr, HELLO_QUERY, SLICE_EMPTY, clock_mono_ms() + 1000,
+        if (conn_open_hello(addr, HELLO_COMMAND, SLICE_EMPTY, clock_mono_ms() + CONNECT_MS,
+                            &commands, NULL, NULL) == 0) {
+            CHECK_INT(conn_open_hello(addr, HELLO_QUERY, SLICE_EMPTY, clock_mono_ms() + CONNECT_MS,
                                       &queries, NULL, NULL),
                       0);
             return true;
@@ -108,7 +110,7 @@ static void hdr(uint64_t s, uint64_t n)
 
 static int call(struct conn *c, uint16_t type, struct slice *ret)
 {
-    return conn_call(c, type, wire_out_slice(&msg), ret, clock_mono_ms() + 5000);
+    return conn_call(c, type, wire_out_slice(&msg), ret, clock_mono_ms() + CONNECT_MS);
 }
 
 static int open_session(void)
@@ -400,7 +402,7 @@ static struct control_client *control;
 
 static int control_ask(uint16_t type)
 {
-    return control_call(control, type, wire_out_slice(&msg), &rep, clock_mono_ms() + 5000);
+    return control_call(control, type, wire_out_slice(&msg), &rep, clock_mono_ms() + CONNECT_MS);
 }
 
 static uint32_t put_volume(struct wire_out *out)
