@@ -312,6 +312,38 @@ int kv_pending_bytes(struct kv *kv, uint64_t *ret)
     return kv_err(rc);
 }
 
+int kv_room_bytes(struct kv *kv, uint64_t *ret)
+{
+    MDB_envinfo info;
+    MDB_cursor *c = NULL;
+    MDB_stat stat;
+    MDB_val key, val;
+    MDB_txn *txn;
+    uint64_t room;
+    int rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, &txn);
+
+    if (rc != 0) {
+        return kv_err(rc);
+    }
+    mdb_env_info(kv->env, &info);
+    mdb_env_stat(kv->env, &stat);
+    room = info.me_mapsize - MIN((info.me_last_pgno + 1) * stat.ms_psize, info.me_mapsize);
+    rc = mdb_cursor_open(txn, 0, &c);
+    while (rc == 0 && (rc = mdb_cursor_get(c, &key, &val, MDB_NEXT)) == 0) {
+        size_t pages;
+
+        memcpy(&pages, val.mv_data, sizeof(pages));
+        room += pages * stat.ms_psize;
+    }
+    mdb_cursor_close(c);
+    mdb_txn_abort(txn);
+    if (rc != MDB_NOTFOUND) {
+        return kv_err(rc);
+    }
+    *ret = room;
+    return 0;
+}
+
 int kv_checkpoint_begin(struct kv *kv, struct why *why)
 {
     int rc;

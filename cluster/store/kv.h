@@ -40,6 +40,9 @@ void kv_checkpoint_end(struct kv *kv);
  * (about 50 KiB for a lone small one), and the file grows by as much. Writer's thread. */
 int kv_pending_bytes(struct kv *kv, uint64_t *ret);
 
+/* Bytes that data may still take below map_bytes. Reads the list of free pages. Any thread. */
+int kv_room_bytes(struct kv *kv, uint64_t *ret);
+
 /* LMDB's code as one of ours: DFS_ENOENT (no such key), DFS_EEXIST, DFS_ENOSPC (map or disk full),
  * DFS_EDAMAGED, DFS_EIO. */
 int kv_err(int rc);

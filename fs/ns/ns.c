@@ -202,7 +202,9 @@ static int run_once(struct ns_tx *tx, const struct ns_command *cmd, struct wire_
     if (err != 0 && err != DFS_ENOENT) {
         return err;
     }
-    status = ns_dispatch(tx, cmd->type, cmd->msg, out);
+    status = tx->choice.len != 0 && cmd->type != RPC_block_alloc
+                 ? DFS_ENOROOM
+                 : ns_dispatch(tx, cmd->type, cmd->msg, out);
     if (ns_is_fatal(status)) {
         return status;
     }

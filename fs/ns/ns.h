@@ -42,7 +42,8 @@ struct ns_command {
     struct slice hdr;    /* encoded call_hdr; empty for kind LOG */
     struct slice msg;    /* encoded request */
     struct slice choice; /* what the leader chose: of block_alloc a list (wire_put_list) of
-                             block_choice, as many blocks as are given */
+                             block_choice, as many blocks as are given; of the others anything: that
+                             there is no room for it (DFS_ENOROOM, unless it was done before) */
 };
 
 /* Into an empty buffer; LIMIT_BATCH_COMMANDS at most. */

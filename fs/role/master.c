@@ -85,7 +85,7 @@ static bool load_server(void *arg, uint32_t node, const struct server_rec *r)
     if (members_load(&m->members, node, r, now) != DFS_OK) {
         return false;
     }
-    members_intend(&m->members, node, r, clock_wall_ns(), now);
+    members_intend(&m->members, node, r, master_now_ns(m), now);
     return true;
 }
 
@@ -475,6 +475,7 @@ int master_run(const struct conf *conf, const char *conf_path, struct why *why)
     m->watches = watches_new();
     master_keeper_init(m);
     master_space_init(m);
+    master_room_init(m);
     err = start(m, why);
     if (err == DFS_OK) {
         while (!m->stopping) {

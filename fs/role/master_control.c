@@ -101,7 +101,7 @@ static int welcome(struct master *m, const struct server_register_req *q,
         s != NULL && (strcmp(s->rec.host, rec->host) != 0 || strcmp(s->rec.rack, rec->rack) != 0);
     err = members_load(&m->members, node, rec, now);
     if (err == DFS_OK) {
-        members_intend(&m->members, node, rec, clock_wall_ns(), now);
+        members_intend(&m->members, node, rec, master_now_ns(m), now);
     }
     err = err != DFS_OK ? err : members_register(&m->members, node, q->boot, q->volumes, now, &was);
     /* It has other neighbours: its blocks may be misplaced now. */

@@ -92,16 +92,24 @@ static void close_gather(struct core *c)
     c->gather = batch_new();
 }
 
-static void batch_begin(struct master *m, struct batch *b)
+int64_t master_now_ns(struct master *m)
 {
     struct core *c = &m->core;
+    int64_t ns;
+
+    pthread_mutex_lock(&c->mu);
+    ns = fs_time_now(&c->time, clock_wall_ns(), clock_mono_us());
+    pthread_mutex_unlock(&c->mu);
+    return ns;
+}
+
+static void batch_begin(struct master *m, struct batch *b)
+{
     struct ns_batch_head head = { .repl_default = (uint8_t)atomic_load(&m->replication),
                                   .lease_ms = (uint32_t)m->conf->session_lease,
                                   .block_size = (uint32_t)m->conf->block_size };
 
-    /* The wall clock may be set back; the file system's time never is. */
-    c->now_ns = MAX(clock_wall_ns(), c->now_ns);
-    head.now_ns = c->now_ns;
+    head.now_ns = master_now_ns(m);
     ns_batch_begin(&b->out, &head);
 }
 
@@ -186,6 +194,7 @@ void master_core_pump(struct master *m)
             c->gather = batch_new();
         }
         ns_batch_end(&b->out, b->count);
+        master_room_take(m, b->out.len);
         f = x_alloc(sizeof(*f));
         f->m = m;
         f->b = b;
@@ -305,7 +314,9 @@ int master_core_apply(void *arg, uint64_t index, struct slice entry, void *submi
     int err;
 
     c->applying_ns = batch_time(entry);
-    c->now_ns = MAX(c->now_ns, c->applying_ns);
+    pthread_mutex_lock(&c->mu);
+    fs_time_reach(&c->time, c->applying_ns, clock_mono_us());
+    pthread_mutex_unlock(&c->mu);
     pthread_mutex_lock(&c->applying);
     err = ns_apply(m->ns, index, entry, f != NULL ? on_reply : NULL, &a, why);
     pthread_mutex_unlock(&c->applying);
@@ -405,13 +416,17 @@ static int take_command(struct master *m, struct rpc_token token, struct slice m
         item.opens = (make.flags & MAKE_OPEN) != 0;
     } else if (token.type == RPC_block_alloc) {
         err = block_alloc_req_get(cmd.msg, &alloc);
+        err = err == DFS_OK && master_room_refuses(m, token.type) ? DFS_ENOROOM : err;
         if (err == DFS_OK) {
             pthread_mutex_lock(&m->map_mu);
             err = choose(m, &alloc, &choice);
             pthread_mutex_unlock(&m->map_mu);
         }
-        cmd.choice = wire_out_slice(&choice);
     }
+    if (token.type != RPC_block_alloc && master_room_refuses(m, token.type)) {
+        wire_put_u8(&choice, 1); /* said by the state machine: it may have been done before */
+    }
+    cmd.choice = wire_out_slice(&choice);
     err = err != DFS_OK ? err : add(m, &cmd, &item);
     wire_out_fini(&choice);
     return err;

@@ -33,6 +33,7 @@
 #include "fs/ns/ns.h"
 #include "fs/role/compact.h"
 #include "fs/role/events.h"
+#include "fs/role/fs_time.h"
 #include "fs/role/master.h"
 #include "fs/role/scrub_book.h"
 #include "fs/role/sessions.h"
@@ -93,7 +94,6 @@ struct core {
     unsigned int in_flight;
     _Atomic uint64_t pending_since_us; /* the oldest entry in flight was sent then; 0: none is */
     bool paused;                       /* clients are not listened to */
-    int64_t now_ns;                    /* of the newest batch */
     int64_t applying_ns;               /* of the batch that is being applied; 0 outside */
     struct block_event *events;        /* of the batch that is being applied */
     size_t event_count;
@@ -105,8 +105,9 @@ struct core {
     struct rng rng;
     pthread_mutex_t applying; /* held from the application of a batch to its last answer */
     pthread_mutex_t mu;
-    struct list queue; /* guarded by: mu; master_cmd */
-    bool closed;       /* guarded by: mu */
+    struct list queue;   /* guarded by: mu; master_cmd */
+    bool closed;         /* guarded by: mu */
+    struct fs_time time; /* guarded by: mu */
 };
 
 /* ---- the keeper ---- */
@@ -136,6 +137,8 @@ struct keeper {
     uint64_t next_second_ms;
     uint64_t next_trim_ms;
     uint64_t next_count_ms;
+    uint64_t next_room_ms;
+    bool no_room;
     struct leaving_count counting;
     uint64_t orphan_after;
     uint64_t *due;            /* deleted blocks */
@@ -173,6 +176,7 @@ struct master {
     struct control_server *control;
     uint8_t cluster[CLUSTER_ID_BYTES];
     atomic_bool leads;
+    atomic_int_fast64_t room; /* bytes that metadata may grow by, as far as is known */
     atomic_uint_fast64_t epoch;
     bool exists; /* this is not the first start */
     bool serving;
@@ -222,6 +226,8 @@ int master_core_apply(void *arg, uint64_t index, struct slice entry, void *submi
 void master_core_submit(struct master *m, struct master_cmd *cmd);
 /* Any thread but the core's: waits for the answer; reply (may be NULL) is appended to. */
 int master_core_call(struct master *m, uint16_t type, struct slice msg, struct wire_out *reply);
+/* Any thread: the file system's time. */
+int64_t master_now_ns(struct master *m);
 /* Sends what is gathered as far as two entries in flight allow. */
 void master_core_pump(struct master *m);
 /* Listens to clients from now on. */
@@ -249,6 +255,14 @@ void master_locks_tick(struct master *m, uint64_t now_ms);
 int master_locks_query(struct master *m, struct query_state *q, const struct call_hdr *hdr,
                        uint16_t type, struct slice msg);
 int master_locks_list(struct master *m, struct slice msg, struct wire_out *rep);
+
+/* master_room.c */
+void master_room_init(struct master *m);
+/* Part of the keeper: measures. */
+void master_room_step(struct master *m, uint64_t now_ms);
+/* Any thread: so many bytes of commands go into the log; is there no room for one of this type? */
+void master_room_take(struct master *m, size_t bytes);
+bool master_room_refuses(const struct master *m, uint16_t type);
 
 /* master_events.c */
 int master_events_poll(struct master *m, struct rpc_loop *loop, struct rpc_token token,

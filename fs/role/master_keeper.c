@@ -412,6 +412,7 @@ static bool tick(struct master *m)
     master_tasks_balance(m, now);
     master_locks_tick(m, now);
     master_space_step(m, now);
+    master_room_step(m, now);
     if (now >= k->next_second_ms) {
         k->next_second_ms = now + SECOND_MS;
         master_tasks_reap(m, now);
@@ -466,7 +467,7 @@ void master_keeper_start(struct master *m)
     k->reader = ns_reader_new(m->ns);
     k->due = x_alloc(TASKS_DUE_MAX * sizeof(*k->due));
     k->scan_from = 0;
-    k->sealed_since_ns = clock_wall_ns() - SEALED_LATELY_NS;
+    k->sealed_since_ns = master_now_ns(m) - SEALED_LATELY_NS;
     k->next_second_ms = clock_mono_ms();
     k->orphans_from_ms = k->next_second_ms + m->conf->session_lease;
     atomic_store(&m->scanning, true);

@@ -32,7 +32,7 @@ static int tell_members(struct master *m, uint32_t node)
         mdb_txn_abort(txn);
     }
     if (err == DFS_OK &&
-        members_intend(&m->members, node, &rec, clock_wall_ns(), clock_mono_ms())) {
+        members_intend(&m->members, node, &rec, master_now_ns(m), clock_mono_ms())) {
         master_keeper_scan_node_locked(m, node);
     }
     pthread_mutex_unlock(&m->map_mu);
@@ -75,7 +75,7 @@ int master_ops_stopped(struct master *m, uint32_t node)
     if (away || m->conf->maintenance_clean_stop == 0) {
         return DFS_OK;
     }
-    want.until_ns = clock_wall_ns() + (int64_t)m->conf->maintenance_clean_stop * NS_PER_MS;
+    want.until_ns = master_now_ns(m) + (int64_t)m->conf->maintenance_clean_stop * NS_PER_MS;
     return intend(m, node, INTENT_FIELD_MAINTENANCE, &want);
 }
 
@@ -231,7 +231,7 @@ static int maintain(struct master *m, struct wish *w)
 {
     const struct server_rec want = { .maintenance = MAINTENANCE_ASKED,
                                      .until_ns =
-                                         clock_wall_ns() + (int64_t)w->q.for_ms * NS_PER_MS };
+                                         master_now_ns(m) + (int64_t)w->q.for_ms * NS_PER_MS };
     int err = depend(m, w->node, &w->d);
 
     if (err != DFS_OK) {

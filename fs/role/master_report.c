@@ -175,7 +175,7 @@ static void act(struct master *m, uint32_t node, const struct known *k, enum ver
         strays_note(&m->strays, k->block, node, now);
         break;
     case VERDICT_LOST:
-        if (clock_wall_ns() - k->rec.changed_ns > SETTLE_NS) {
+        if (master_now_ns(m) - k->rec.changed_ns > SETTLE_NS) {
             repair_bad(m->repair, k->block, node, DFS_ENOBLOCK, now);
         }
         break;

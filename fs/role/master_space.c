@@ -185,7 +185,7 @@ static void census_step(struct master *m, uint64_t now_ms)
         compact_reset(&s->found);
     }
     s->left = CENSUS_BLOCKS;
-    s->now_ns = clock_wall_ns();
+    s->now_ns = master_now_ns(m);
     err = kv_read_begin(ns_kv(m->ns), &txn);
     if (err == DFS_OK) {
         err = mapdb_each_block(ns_map(m->ns), txn, s->from, count_block, m);

@@ -189,7 +189,7 @@ static bool delete_one(struct master *m, uint64_t block, uint64_t now_ms, uint64
 
 void master_tasks_delete(struct master *m, uint64_t now_ms)
 {
-    int64_t now_ns = clock_wall_ns();
+    int64_t now_ns = master_now_ns(m);
     uint64_t least = MIN(m->conf->delete_grace, GRACE_LEAST_MS);
     struct due d = { .m = m,
                      .blocks = m->keeper.due,

@@ -24,6 +24,8 @@ static struct wire_out msg, rep;
 static uint64_t session, seq;
 static pid_t pid;
 
+static const char *metadata_max = "metadata.max=256MiB";
+
 static struct conf *conf_of(const char *name)
 {
     struct conf *c = conf_new();
@@ -31,7 +33,7 @@ static struct conf *conf_of(const char *name)
     const char *more[] = { "replication=2",        "session.lease=1s",
                            "delete.grace=0s",      "server.suspect_after=400ms",
                            "server.dead_after=1s", "heartbeat=100ms",
-                           "metadata.max=256MiB",  text };
+                           metadata_max,           text };
 
     snprintf(text, sizeof(text), "master.listen=%s", addr);
     for (size_t i = 0; i < ARRAY_LEN(more); i++) {
@@ -390,6 +392,70 @@ static void test_open_files(void)
     CHECK_INT(end(SIGTERM), 0);
 }
 
+/* ---- room ---- */
+
+static int fill(uint64_t ino, const char *name)
+{
+    static uint8_t value[LIMIT_XATTR_VALUE];
+    struct setxattr_req req = { .ino = ino,
+                                .name = slice_str(name),
+                                .value = slice_of(value, sizeof(value)) };
+    struct slice r;
+
+    hdr(session, ++seq);
+    setxattr_req_put(&msg, &req);
+    return call(commands, RPC_setxattr, &r);
+}
+
+/* Until it is refused. */
+static void fill_up(uint64_t ino, const char *prefix)
+{
+    char name[32];
+    int err = 0;
+
+    for (int i = 0; err == 0 && i < 255; i++) {
+        snprintf(name, sizeof(name), "user.%s%d", prefix, i);
+        err = fill(ino, name);
+        ping(0);
+        usleep(5000);
+    }
+    CHECK_INT(err, DFS_ENOROOM);
+}
+
+static int make_one_more(uint64_t unused)
+{
+    (void)unused;
+    return make("more", ++seq);
+}
+
+static void test_no_room(void)
+{
+    uint64_t ino = 0, made;
+
+    metadata_max = "metadata.max=16MiB";
+    begin("full");
+    CHECK_INT(open_session(), 0);
+    CHECK_INT(make("big", ++seq), 0);
+    made = seq;
+    CHECK_INT(lookup("big", &ino), 0);
+    fill_up(ino, "a");
+    CHECK_INT(make("another", ++seq), DFS_ENOROOM);
+    CHECK_INT(make("another", seq), DFS_ENOROOM);
+    CHECK_INT(make("big", made), DFS_EREPLAYED);
+    made = seq;
+    CHECK_INT(end(SIGKILL), -1);
+    begin("full");
+    CHECK_INT(make("another", made), DFS_ENOROOM); /* the first answer, from before */
+    fill_up(ino, "b");
+    CHECK_INT(make("another", ++seq), DFS_ENOROOM);
+    CHECK_INT(unlink_name("big"), 0);
+    CHECK_INT(ping(ino), 0); /* closed */
+    CHECK(becomes(make_one_more, 0, 0, 5000));
+    CHECK_INT(lookup("more", NULL), 0);
+    CHECK_INT(end(SIGTERM), 0);
+    metadata_max = "metadata.max=256MiB";
+}
+
 /* ---- block servers ---- */
 
 struct server {
@@ -593,6 +659,7 @@ int main(void)
     tap_run("what is refused", test_refusals);
     tap_run("what is missing is never replaced by nothing", test_never_empty);
     tap_run("an open file outlives its name; a silent client's session ends", test_open_files);
+    tap_run("a full database refuses what makes it grow, and goes on", test_no_room);
     tap_run("block servers register, get orders, are counted", test_servers);
     wire_out_fini(&msg);
     wire_out_fini(&rep);
