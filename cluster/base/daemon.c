@@ -12,6 +12,7 @@
 #include "cluster/base/io.h"
 
 #define PIDFILE_MAX 32
+#define DESCRIPTORS 1024 /* the usual limit */
 
 static void wanted(sigset_t *set)
 {
@@ -101,20 +102,22 @@ int daemon_pidfile_read(const char *path, int *ret_pid, struct why *why)
     return err;
 }
 
+uint64_t daemon_descriptors(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) != 0) {
+        return DESCRIPTORS;
+    }
+    l.rlim_cur = l.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &l);
+    return getrlimit(RLIMIT_NOFILE, &l) == 0 ? l.rlim_cur : DESCRIPTORS;
+}
+
 void daemon_background_thread(void)
 {
     /* ioprio_set(2) has no wrapper: 1 is a thread, 2 << 13 the usual class, 7 its last level. Both are
      * wishes: a system that does not know them goes on without. */
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), 10);
     (void)syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 7);
-}
-
-void daemon_more_files(void)
-{
-    struct rlimit l;
-
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
-        l.rlim_cur = l.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &l);
-    }
 }

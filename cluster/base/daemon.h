@@ -27,8 +27,8 @@ int daemon_pidfile_write(const char *path, struct why *why);
  * process that wrote the file, the caller cannot know. */
 int daemon_pidfile_read(const char *path, int *ret_pid, struct why *why);
 
-/* As many open files as the system allows this process. */
-void daemon_more_files(void);
+/* Asks for as many descriptors as this process may have, and returns how many those are. */
+uint64_t daemon_descriptors(void);
 
 /* This thread's work can wait: from now on others come first, for the processor and for disks. */
 void daemon_background_thread(void);

@@ -34,10 +34,9 @@ struct worker {
 
 struct control_server {
     nng_socket sock;
+    struct control_server_conf conf;
     uint16_t port;
-    int parallel;
-    control_handler *fn;
-    void *arg;
+    atomic_uint connections;
     atomic_uint_fast64_t dropped;
     struct worker *workers;
 };
@@ -55,7 +54,7 @@ static nng_msg *answer(struct worker *w, nng_msg *m)
         return NULL;
     }
     wire_out_reset(&w->rep);
-    err = s->fn(s->arg, f.type, msg, &w->rep);
+    err = s->conf.fn(s->conf.arg, f.type, msg, &w->rep);
     if (w->rep.err != 0) {
         err = w->rep.err;
         wire_out_reset(&w->rep);
@@ -97,8 +96,32 @@ static void *worker_thread(void *arg)
     }
 }
 
-static int server_listen(struct control_server *s, const char *listen, struct why *why)
+/* nng takes as many connections as there are descriptors, and the log needs some. */
+static void on_connection(nng_pipe p, nng_pipe_ev ev, void *arg)
 {
+    struct control_server *s = arg;
+
+    if (ev == NNG_PIPE_EV_REM_POST) {
+        atomic_fetch_sub(&s->connections, 1);
+    } else if (atomic_fetch_add(&s->connections, 1) >= s->conf.connections_max &&
+               s->conf.connections_max != 0) {
+        nng_pipe_close(p);
+    }
+}
+
+static int server_open(struct control_server *s, struct why *why)
+{
+    int rv = nng_rep0_open(&s->sock);
+
+    rv = rv != 0 ? rv : nng_socket_set_size(s->sock, NNG_OPT_RECVMAXSZ, CONTROL_MESSAGE_MAX);
+    rv = rv != 0 ? rv : nng_pipe_notify(s->sock, NNG_PIPE_EV_ADD_PRE, on_connection, s);
+    rv = rv != 0 ? rv : nng_pipe_notify(s->sock, NNG_PIPE_EV_REM_POST, on_connection, s);
+    return rv != 0 ? why_set(why, control_err(rv), "control plane: %s", nng_strerror(rv)) : DFS_OK;
+}
+
+static int server_listen(struct control_server *s, struct why *why)
+{
+    const char *listen = s->conf.listen;
     nng_listener l;
     char url[CONTROL_URL_BYTES];
     int port = 0;
@@ -142,21 +165,18 @@ static int start_worker(struct control_server *s, struct worker *w, struct why *
     return DFS_OK;
 }
 
-int control_server_start(const char *listen, int parallel, control_handler *fn, void *arg,
-                         struct control_server **ret, struct why *why)
+int control_server_start(const struct control_server_conf *conf, struct control_server **ret,
+                         struct why *why)
 {
     struct control_server *s = x_alloc(sizeof(*s));
-    int rv;
     int err;
 
-    ASSERT(parallel >= 1);
-    *s = (struct control_server){ .parallel = parallel, .fn = fn, .arg = arg };
-    s->workers = x_alloc((size_t)parallel * sizeof(*s->workers));
-    rv = nng_rep0_open(&s->sock);
-    rv = rv != 0 ? rv : nng_socket_set_size(s->sock, NNG_OPT_RECVMAXSZ, CONTROL_MESSAGE_MAX);
-    err = rv != 0 ? why_set(why, control_err(rv), "control plane: %s", nng_strerror(rv))
-                  : server_listen(s, listen, why);
-    for (int i = 0; i < parallel && err == 0; i++) {
+    ASSERT(conf->parallel >= 1);
+    *s = (struct control_server){ .conf = *conf };
+    s->workers = x_alloc((size_t)conf->parallel * sizeof(*s->workers));
+    err = server_open(s, why);
+    err = err != 0 ? err : server_listen(s, why);
+    for (int i = 0; i < conf->parallel && err == 0; i++) {
         err = start_worker(s, &s->workers[i], why);
     }
     if (err != 0) {
@@ -172,10 +192,10 @@ void control_server_stop(struct control_server *s)
     if (s == NULL) {
         return;
     }
-    for (int i = 0; i < s->parallel; i++) {
+    for (int i = 0; i < s->conf.parallel; i++) {
         nng_aio_stop(s->workers[i].aio);
     }
-    for (int i = 0; i < s->parallel; i++) {
+    for (int i = 0; i < s->conf.parallel; i++) {
         struct worker *w = &s->workers[i];
 
         if (w->started) {

@@ -15,10 +15,18 @@ struct control_client;
  * server's own threads, up to `parallel` at once. msg is borrowed. */
 typedef int control_handler(void *arg, uint16_t type, struct slice msg, struct wire_out *rep);
 
-/* listen: host:port; port 0 picks one. Messages that are no request frames are dropped and
- * counted. Errors: DFS_EBUSY (port in use), DFS_EINVAL. */
-int control_server_start(const char *listen, int parallel, control_handler *fn, void *arg,
-                         struct control_server **ret, struct why *why);
+struct control_server_conf {
+    const char *listen;       /* host:port; port 0 picks one */
+    int parallel;             /* threads, >= 1 */
+    unsigned connections_max; /* further ones are closed at once; 0: no limit */
+    control_handler *fn;
+    void *arg;
+};
+
+/* Messages that are no request frames are dropped and counted. Errors: DFS_EBUSY (port in use),
+ * DFS_EINVAL. */
+int control_server_start(const struct control_server_conf *conf, struct control_server **ret,
+                         struct why *why);
 /* Waits for handlers that run. NULL is fine. */
 void control_server_stop(struct control_server *s);
 uint16_t control_server_port(const struct control_server *s);

@@ -7,6 +7,7 @@
 
 #include "cluster/base/err.h"
 #include "cluster/base/io.h"
+#include "cluster/node/raft_reached.h"
 
 #define SEGMENT_MAX (64 * MIB)
 #define BATCH_MAX   (SEGMENT_MAX / 32) /* entries that libraft accepts in one */
@@ -70,38 +71,48 @@ static struct slice from(struct slice s, size_t at)
     return slice_of(s.p + at, s.len - at);
 }
 
-void raft_segment_scan(struct slice content, size_t *ret_good_end, unsigned int *ret_beyond)
+void raft_segment_scan(struct slice content, struct raft_segment *ret)
 {
     size_t at = 8, n;
 
-    *ret_beyond = 0;
+    *ret = (struct raft_segment){ 0 };
     while (at < content.len && (n = batch_bytes(from(content, at))) != 0) {
+        ret->entries += get_le(content.p + at + 8, 8);
         at += n;
     }
-    *ret_good_end = MIN(at, content.len);
+    ret->good_end = MIN(at, content.len);
     while (at + 16 <= content.len) {
         n = batch_bytes(from(content, at));
-        *ret_beyond += n != 0;
+        ret->beyond += n != 0;
         at += n != 0 ? n : 8; /* entries are padded to 8 bytes, so batches start at multiples */
     }
 }
 
+/* What the files say of the log. */
+struct found {
+    bool metadata;
+    uint64_t closed;   /* last entry in closed segments */
+    uint64_t snapshot; /* of the newest snapshot */
+    uint64_t open;     /* entries in open segments, which do not say where they begin */
+};
+
 static int check_open_segment(const char *dir, const char *name, unsigned int in_flight,
-                              struct why *why)
+                              struct found *f, struct why *why)
 {
     char *path = x_printf("%s/%s", dir, name);
     char *text = NULL;
-    size_t len = 0, end;
-    unsigned int beyond;
+    size_t len = 0;
+    struct raft_segment seg;
     int err = io_read_file(path, SEGMENT_MAX, &text, &len, why);
 
     if (err == DFS_OK && len >= 8) {
-        raft_segment_scan(slice_of(text, len), &end, &beyond);
-        if (beyond > in_flight) {
+        raft_segment_scan(slice_of(text, len), &seg);
+        f->open += seg.entries;
+        if (seg.beyond > in_flight) {
             err = why_set(why, DFS_EDAMAGED,
                           "%s: the log is damaged at byte %zu; %u intact entries behind it would "
                           "be lost",
-                          path, end, beyond);
+                          path, seg.good_end, seg.beyond);
         }
     }
     free(text);
@@ -123,26 +134,59 @@ static bool metadata_whole(const char *dir, const char *name)
     return whole;
 }
 
+static int look_at(const char *dir, const char *name, unsigned int in_flight, struct found *f,
+                   struct why *why)
+{
+    unsigned long long a, b, c;
+    int end = 0;
+
+    if (strncmp(name, "metadata", 8) == 0) {
+        f->metadata = f->metadata || metadata_whole(dir, name);
+    } else if (strncmp(name, "open-", 5) == 0) {
+        return check_open_segment(dir, name, in_flight, f, why);
+    } else if (sscanf(name, "snapshot-%llu-%llu-%llu%n", &a, &b, &c, &end) == 3 &&
+               name[end] == '\0') {
+        f->snapshot = MAX(f->snapshot, b);
+    } else if (sscanf(name, "%llu-%llu%n", &a, &b, &end) == 2 && name[end] == '\0') {
+        f->closed = MAX(f->closed, b);
+    }
+    return DFS_OK;
+}
+
+/* As libraft puts them together: open segments follow the closed ones. */
+static uint64_t last_entry(const struct found *f)
+{
+    if (f->open == 0) {
+        return MAX(f->closed, f->snapshot);
+    }
+    return f->open + (f->closed != 0 ? f->closed : f->snapshot);
+}
+
 int raft_files_check(const char *dir, unsigned int in_flight, struct why *why)
 {
     DIR *d = opendir(dir);
+    struct found f = { 0 };
     struct dirent *e;
-    bool metadata = false;
+    uint64_t reached = 0;
     int err = DFS_OK;
 
     if (d == NULL) {
         return why_set(why, err_from_errno(errno), "%s: %s", dir, strerror(errno));
     }
     while (err == DFS_OK && (e = readdir(d)) != NULL) {
-        metadata =
-            metadata || (strncmp(e->d_name, "metadata", 8) == 0 && metadata_whole(dir, e->d_name));
-        if (strncmp(e->d_name, "open-", 5) == 0) {
-            err = check_open_segment(dir, e->d_name, in_flight, why);
-        }
+        err = look_at(dir, e->d_name, in_flight, &f, why);
     }
     closedir(d);
-    if (err == DFS_OK && !metadata) {
+    if (err == DFS_OK && !f.metadata) {
         err = why_set(why, DFS_EDAMAGED, "%s: the log's metadata files are missing or cut", dir);
+    }
+    err = err != DFS_OK ? err : raft_reached_read(dir, &reached, why);
+    if (err == DFS_OK && last_entry(&f) < reached) {
+        err = why_set(why, DFS_EDAMAGED,
+                      "%s: the log ends at entry %" PRIu64 ", but entry %" PRIu64
+                      " was applied: a segment (open-N, or the newest FIRST-LAST) is missing, cut "
+                      "or damaged",
+                      dir, last_entry(&f), reached);
     }
     return err;
 }

@@ -11,6 +11,7 @@
 #include "cluster/base/log.h"
 #include "cluster/node/raft_boot.h"
 #include "cluster/node/raft_guard.h"
+#include "cluster/node/raft_reached.h"
 
 #define SEGMENT_BYTES    (8 * MIB)
 #define SNAPSHOT_ENTRIES 16384
@@ -51,6 +52,7 @@ struct raft_node {
                   unsigned n, raft_io_append_cb cb);
     uv_loop_t *loop;
     char *dir;
+    struct raft_reached reached;
     struct list submitted;
     unsigned snapshot_entries;
     uint64_t snapshot_bytes;
@@ -122,6 +124,7 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
         fail(n, err, "cannot apply the log", why.text[0] != '\0' ? why.text : err_text(err));
         return RAFT_IOERR;
     }
+    raft_reached_set(&n->reached, index);
     n->entries++;
     n->bytes += buf->len;
     if (n->bytes >= n->snapshot_bytes ||
@@ -340,6 +343,7 @@ static void node_free(struct raft_node *n)
 {
     raft_uv_close(&n->io);
     raft_uv_tcp_close(&n->transport);
+    raft_reached_close(&n->reached);
     free(n->dir);
     free(n);
 }
@@ -362,6 +366,32 @@ static void configure(struct raft_node *n, const struct raft_node_conf *conf)
     raft_guard_install(&n->guard, &n->raft);
     n->append = n->io.append;
     n->io.append = io_append;
+}
+
+/* libraft trusts its peers: lengths, addresses and terms are taken as they come. */
+static int listen_to_nobody(struct raft_uv_transport *transport, raft_uv_accept_cb cb)
+{
+    (void)transport;
+    (void)cb;
+    return 0;
+}
+
+/* The ports are looked at here: libraft reports one in use without words. */
+static int open_transport(struct raft_node *n, const char *bind, struct why *why)
+{
+    char numeric[NI_MAXHOST + 8];
+    int err = bind != NULL ? raft_boot_resolve(bind, numeric, sizeof(numeric), why) : DFS_OK;
+
+    err = err != DFS_OK || bind == NULL ? err : raft_boot_probe(numeric, why);
+    if (err == DFS_OK && raft_uv_tcp_init(&n->transport, n->loop) != 0) {
+        err = DFS_ENOMEM;
+    }
+    if (err == DFS_OK && bind == NULL) {
+        n->transport.listen = listen_to_nobody;
+    } else if (err == DFS_OK && raft_uv_tcp_set_bind_address(&n->transport, numeric) != 0) {
+        err = DFS_EINVAL;
+    }
+    return err;
 }
 
 /* Replays what this node alone can know to be committed. */
@@ -388,12 +418,12 @@ int raft_node_start(uv_loop_t *loop, const struct raft_node_conf *conf,
 {
     struct raft_node *n = x_alloc(sizeof(*n));
     char address[NI_MAXHOST + 8];
-    char bind_address[NI_MAXHOST + 8];
     int rc, err;
 
     n->fsm = *fsm;
     n->loop = loop;
     n->starting = true;
+    n->reached.fd = -1;
     n->dir = x_strdup(conf->dir);
     list_init(&n->submitted);
     n->raft_fsm = (struct raft_fsm){ .version = 3,
@@ -404,18 +434,15 @@ int raft_node_start(uv_loop_t *loop, const struct raft_node_conf *conf,
                                      .snapshot_finalize = fsm_snapshot_finalize,
                                      .snapshot_async = fsm_snapshot_async };
     err = raft_boot_resolve(conf->address, address, sizeof(address), why);
-    err = err != DFS_OK ? err
-                        : raft_boot_resolve(conf->bind, bind_address, sizeof(bind_address), why);
-    err = err != DFS_OK ? err : raft_boot_probe(bind_address, why);
+    err = err != DFS_OK ? err : open_transport(n, conf->bind, why);
     err = err != DFS_OK ? err
                         : raft_boot_prepare(n->dir, conf->id, address,
                                             conf->exists || fsm->applied(fsm->arg) != 0, why);
+    err = err != DFS_OK ? err : raft_reached_open(&n->reached, n->dir, why);
     if (err != DFS_OK) {
         goto fail;
     }
-    rc = raft_uv_tcp_init(&n->transport, loop);
-    rc = rc != 0 ? rc : raft_uv_tcp_set_bind_address(&n->transport, bind_address);
-    rc = rc != 0 ? rc : raft_uv_init(&n->io, loop, n->dir, &n->transport);
+    rc = raft_uv_init(&n->io, loop, n->dir, &n->transport);
     n->io.version = 2; /* it has async_work, but 0.15 calls itself 1 */
     rc = rc != 0 ? rc : raft_init(&n->raft, &n->io, &n->raft_fsm, conf->id, address);
     if (rc != 0) {
@@ -436,6 +463,10 @@ int raft_node_start(uv_loop_t *loop, const struct raft_node_conf *conf,
     raft_guard_look(&n->guard);
     return DFS_OK;
 fail:
+    if (n->transport.impl != NULL) {
+        raft_uv_tcp_close(&n->transport);
+    }
+    raft_reached_close(&n->reached);
     free(n->dir);
     free(n);
     return err;

@@ -48,7 +48,7 @@ struct raft_node_conf {
     uint64_t id;               /* of this node, from 1 */
     bool exists;               /* there has to be a log: this is not the first start */
     const char *address;       /* host:port where the other voters find it */
-    const char *bind;          /* host:port to listen on */
+    const char *bind;          /* host:port to listen on; NULL: a lone voter listens to nobody */
     uint64_t segment_bytes;    /* 0: the default */
     uint64_t snapshot_entries; /* 0: the default */
     uint64_t snapshot_bytes;   /* 0: the default */

@@ -333,7 +333,7 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
 
     m->conf = conf;
     m->o = o;
-    daemon_more_files();
+    (void)daemon_descriptors();
     err = guard_start(&m->guard, o->dir, o->background, why);
     if (err != 0) {
         free(name);

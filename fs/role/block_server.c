@@ -497,7 +497,7 @@ int block_server_run(const struct conf *conf, struct why *why)
     pthread_cond_init(&r.cv, &attr);
     pthread_condattr_destroy(&attr);
     r.signals = daemon_signals();
-    daemon_more_files();
+    (void)daemon_descriptors();
     err = start(&r, &stopped, why);
     while (err == 0 && !stopped) {
         stopped = daemon_wait(r.signals, -1) == DAEMON_STOP;

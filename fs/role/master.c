@@ -19,6 +19,8 @@
 #define COPY_STALE (10 * 60 * 1000)
 #define LOCAL_RAFT "127.0.0.1"
 
+#define CONTROL_CONNECTIONS (LIMIT_BLOCK_SERVERS + 1024) /* each has one, operators some */
+
 void master_stop(struct master *m, int err, const char *text)
 {
     if (!m->stopping) {
@@ -167,15 +169,23 @@ static int port_of(const struct conf *conf, enum master_port which, const char *
     return DFS_OK;
 }
 
+/* A quarter of the descriptors stays for files: a log that cannot open its next one ends the master. */
 static int open_ports(struct master *m, struct why *why)
 {
+    uint64_t files = daemon_descriptors();
     const struct rpc_server_conf rc = { .listen = m->conf->master_listen,
                                         .query_loops = (int)m->conf->query_threads,
                                         .on_query = master_query_on,
                                         .on_command = master_core_on_command,
                                         .on_woken = master_events_on_woken,
                                         .arg = m,
-                                        .cluster = slice_of(m->cluster, sizeof(m->cluster)) };
+                                        .cluster = slice_of(m->cluster, sizeof(m->cluster)),
+                                        .connections_max = (int)MIN(files / 2, LIMIT_CONNECTIONS) };
+    struct control_server_conf cc = { .parallel = MASTER_CONTROL_THREADS,
+                                      .connections_max =
+                                          (unsigned)MIN(files / 4, CONTROL_CONNECTIONS),
+                                      .fn = master_control_on,
+                                      .arg = m };
     char control[ADDR_TEXT];
     int err = port_of(m->conf, MASTER_CONTROL, NULL, control, why);
 
@@ -184,8 +194,8 @@ static int open_ports(struct master *m, struct why *why)
         return err;
     }
     master_core_serve(m);
-    return control_server_start(control, MASTER_CONTROL_THREADS, master_control_on, m, &m->control,
-                                why);
+    cc.listen = control;
+    return control_server_start(&cc, &m->control, why);
 }
 
 /* What is here is what was here before. */
@@ -315,16 +325,13 @@ static int start_log(struct master *m, struct why *why)
                                        .failed = fsm_failed,
                                        .arg = m };
     char *dir = x_printf("%s/log", m->conf->master_data);
-    char address[ADDR_TEXT], bind_address[ADDR_TEXT];
-    struct raft_node_conf conf = {
-        .dir = dir, .id = 1, .exists = m->exists, .address = address, .bind = bind_address
-    };
-    /* One voter talks to itself only. */
-    int err = port_of(m->conf, MASTER_RAFT, LOCAL_RAFT, bind_address, why);
+    char address[ADDR_TEXT];
+    /* One voter talks to itself only, and listens to nobody. */
+    struct raft_node_conf conf = { .dir = dir, .id = 1, .exists = m->exists, .address = address };
+    int err = port_of(m->conf, MASTER_RAFT, NULL, address, why);
 
-    err = err != DFS_OK ? err : port_of(m->conf, MASTER_RAFT, NULL, address, why);
-    if (err == DFS_OK && address[0] == '[') {
-        memcpy(address, bind_address, sizeof(address)); /* libraft 0.15 knows IPv4 only */
+    if (err == DFS_OK && address[0] == '[') { /* libraft 0.15 knows IPv4 only */
+        err = port_of(m->conf, MASTER_RAFT, LOCAL_RAFT, address, why);
     }
     err = err != DFS_OK ? err : raft_node_start(&m->core.loop, &conf, &fsm, &m->node, why);
     free(dir);

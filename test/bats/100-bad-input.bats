@@ -104,16 +104,18 @@ still_right() {
     dfs d put "$T/kept" /kept
     "$DFS" local "$T/d" --stop
     cp -r "$T/d/data/master-1" "$T/saved"
-    # every file in turn: cut, or its middle overwritten; either it does not matter or it is refused
+    # every file in turn: cut, its middle overwritten, or gone; either it does not matter or it is refused
     find "$T/saved" -type f -size +0 -printf '%P\n' >"$T/files"
     refused=0
     while read -r f; do
-        for how in cut garbage; do
+        for how in cut garbage gone; do
             rm -rf "$T/d/data/master-1"
             cp -r "$T/saved" "$T/d/data/master-1"
             size=$(stat -c %s "$T/d/data/master-1/$f")
             if [ $how = cut ]; then
                 truncate -s $((size / 2)) "$T/d/data/master-1/$f"
+            elif [ $how = gone ]; then
+                rm "$T/d/data/master-1/$f"
             else
                 head -c 8192 /dev/urandom |
                     dd of="$T/d/data/master-1/$f" bs=1 seek=$((size > 16384 ? 4096 : 0)) count=8192 \

@@ -22,6 +22,7 @@
 struct fixture {
     struct control_server *s;
     char addr[32];
+    unsigned most; /* connections; 0: any number */
     bool leads;
     atomic_int calls;
     atomic_int inside, inside_max; /* SLOW handlers at once */
@@ -75,9 +76,12 @@ static int handle(void *arg, uint16_t type, struct slice msg, struct wire_out *r
 
 static void start_at(struct fixture *f, const char *addr, int parallel)
 {
+    const struct control_server_conf conf = {
+        .listen = addr, .parallel = parallel, .connections_max = f->most, .fn = handle, .arg = f
+    };
     struct why why = { "" };
 
-    if (control_server_start(addr, parallel, handle, f, &f->s, &why) != 0) {
+    if (control_server_start(&conf, &f->s, &why) != 0) {
         printf("Bail out! %s\n", why.text);
         exit(1);
     }
@@ -233,6 +237,7 @@ static void test_no_server(void)
 static void test_server_restarts(void)
 {
     struct fixture f;
+    struct control_server_conf conf = { .listen = f.addr, .parallel = 1, .fn = handle, .arg = &f };
     struct control_server *second = NULL;
     struct control_client *c;
     struct wire_out rep;
@@ -241,9 +246,10 @@ static void test_server_restarts(void)
 
     wire_out_init(&rep, 100);
     start(&f, 2);
-    CHECK_INT(control_server_start(f.addr, 1, handle, &f, &second, &why), DFS_EBUSY);
+    CHECK_INT(control_server_start(&conf, &second, &why), DFS_EBUSY);
     CHECK(second == NULL && strstr(why.text, "in use") != NULL);
-    CHECK_INT(control_server_start("nonsense", 1, handle, &f, &second, &why), DFS_EINVAL);
+    conf.listen = "nonsense";
+    CHECK_INT(control_server_start(&conf, &second, &why), DFS_EINVAL);
     c = client_of(f.addr);
     CHECK_INT(call(c, ECHO, slice_str("one"), &rep, 3000), 0);
     control_server_stop(f.s);
@@ -377,6 +383,45 @@ static void test_garbage(void)
     wire_out_fini(&rep);
 }
 
+/* Connections beyond the limit are closed, those before live on, and each that goes makes room. */
+static void test_too_many_connections(void)
+{
+    struct fixture f = { .most = 3 };
+    struct conn *extra[5];
+    struct control_client *c;
+    struct wire_out rep;
+    uint8_t byte;
+    size_t closed = 0;
+
+    wire_out_init(&rep, 100);
+    start_at(&f, "127.0.0.1:0", 1);
+    c = client_of(f.addr);
+    CHECK_INT(call(c, ECHO, slice_str("one"), &rep, 3000), 0);
+    for (size_t i = 0; i < ARRAY_LEN(extra); i++) {
+        struct pollfd p;
+        uint8_t theirs[8];
+
+        extra[i] = raw(&f);
+        p = (struct pollfd){ .fd = conn_fd(extra[i]), .events = POLLIN };
+        CHECK_INT(send(p.fd, greeting, sizeof(greeting), MSG_NOSIGNAL), 8);
+        CHECK_INT(poll(&p, 1, 4000), 1);
+        (void)!recv(p.fd, theirs, sizeof(theirs), 0);
+        closed += poll(&p, 1, i < 2 ? 50 : 4000) == 1 && recv(p.fd, &byte, 1, 0) <= 0;
+    }
+    CHECK_INT(closed, 3);
+    CHECK_INT(call(c, ECHO, slice_str("two"), &rep, 3000), 0);
+    for (size_t i = 0; i < ARRAY_LEN(extra); i++) {
+        conn_close(extra[i]);
+    }
+    control_client_close(c);
+    c = client_of(f.addr);
+    CHECK_INT(call(c, ECHO, slice_str("three"), &rep, 4000), 0);
+    CHECK(is_text(&rep, "three"));
+    control_client_close(c);
+    control_server_stop(f.s);
+    wire_out_fini(&rep);
+}
+
 /* A master's address behind which the first connection leads nowhere. */
 static void test_silent_connection(void)
 {
@@ -461,6 +506,7 @@ int main(void)
     tap_run("the leader among several masters is found and remembered", test_several_masters);
     tap_run("a master that does not lead is asked again until the deadline", test_no_leader);
     tap_run("garbage is dropped and counted", test_garbage);
+    tap_run("no more connections than there may be", test_too_many_connections);
     tap_run("a connection without answers is replaced", test_silent_connection);
     tap_run("closing ends calls and waits for handlers", test_close_during_call);
     return tap_done();

@@ -331,11 +331,10 @@ static void test_scan(void)
     static uint8_t image[65536];
     struct why why = { "" };
     char path[256], cmd[600];
-    size_t end;
-    unsigned int beyond;
+    struct raft_segment seg;
     FILE *file;
     glob_t g;
-    size_t len;
+    size_t len, end;
 
     /* the open segment of a running node: what kill -9 leaves */
     f = (struct fsm){ 0 };
@@ -349,16 +348,19 @@ static void test_scan(void)
     len = fread(image, 1, sizeof(image), file);
     fclose(file);
     globfree(&g);
-    raft_segment_scan(slice_of(image, len), &end, &beyond);
-    CHECK_INT(beyond, 0);
-    CHECK(end > 50 * 108 && end < len);
+    raft_segment_scan(slice_of(image, len), &seg);
+    CHECK_INT(seg.beyond, 0);
+    CHECK_INT(seg.entries, 51); /* and the leader's barrier */
+    CHECK(seg.good_end > 50 * 108 && seg.good_end < len);
+    end = seg.good_end;
     image[end + 50] = 1; /* a torn write */
-    raft_segment_scan(slice_of(image, len), &end, &beyond);
-    CHECK_INT(beyond, 0);
+    raft_segment_scan(slice_of(image, len), &seg);
+    CHECK_INT(seg.beyond, 0);
+    CHECK_INT(seg.good_end, end);
     image[1000] ^= 0xff;
-    raft_segment_scan(slice_of(image, len), &end, &beyond);
-    CHECK(beyond > 30);
-    CHECK(end < 1000);
+    raft_segment_scan(slice_of(image, len), &seg);
+    CHECK(seg.beyond > 30);
+    CHECK(seg.good_end < 1000);
     snprintf(cmd, sizeof(cmd), "cp -r %s/g %s/h", tap_tmp(), tap_tmp());
     CHECK_INT(system(cmd), 0);
     stop();
@@ -369,6 +371,69 @@ static void test_scan(void)
     flip("h/open-1", 1000);
     CHECK_INT(start("h", &why), DFS_OK);
     CHECK_INT(f.count, 50);
+    stop();
+}
+
+/* A copy of the directory `from`, as a crash leaves it, with something done to it. */
+static void copy_and(const char *from, const char *to, const char *what)
+{
+    char cmd[800];
+
+    snprintf(cmd, sizeof(cmd), "cd %s && rm -rf %s && cp -r %s %s && cd %s && %s", tap_tmp(), to,
+             from, to, to, what);
+    CHECK_INT(system(cmd), 0);
+}
+
+static void refused(const char *what)
+{
+    struct why why = { "" };
+
+    copy_and("crashed", "bad", what);
+    f = (struct fsm){ 0 };
+    CHECK_INT(start("bad", &why), DFS_EDAMAGED);
+    CHECK(strstr(why.text, "/bad") != NULL);
+    copy_and("bad", "worse", "true"); /* the first attempt has not made it acceptable */
+    f = (struct fsm){ 0 };
+    CHECK_INT(start("worse", &why), DFS_EDAMAGED);
+}
+
+/* What is gone from the end of the log leaves a log that looks whole. */
+static void test_lost(void)
+{
+    struct why why = { "" };
+
+    f = (struct fsm){ 0 };
+    CHECK_INT(start("l", &why), DFS_OK);
+    for (int i = 0; i < 20; i++) {
+        submit_wait(1, 100);
+    }
+    stop();
+    CHECK_INT(start("l", &why), DFS_OK);
+    for (int i = 0; i < 20; i++) {
+        submit_wait(1, 100);
+    }
+    copy_and("l", "crashed", "true");
+    stop();
+
+    refused("rm open-1");
+    refused("truncate -s 0 open-1");
+    refused("truncate -s 8 open-1");
+    /* the last acknowledged entry: else taken for what was being written */
+    refused("at=$(LC_ALL=C grep -aboP '\\x01{100}' open-1 | tail -n 1 | cut -d: -f1) && "
+            "printf x | dd of=open-1 bs=1 seek=$at conv=notrunc status=none");
+    /* entries of open segments would move to the place of those that are gone */
+    refused("rm 0*[1-9]-0*");
+
+    copy_and("crashed", "fine",
+             "rm reached"); /* of an earlier version, or lost: no reason to stop */
+    f = (struct fsm){ 0 };
+    CHECK_INT(start("fine", &why), DFS_OK);
+    CHECK_INT(f.count, 40);
+    stop();
+    copy_and("crashed", "fine", "printf xxxxxxxxxxxxxxxx >reached");
+    f = (struct fsm){ 0 };
+    CHECK_INT(start("fine", &why), DFS_OK);
+    CHECK_INT(f.count, 40);
     stop();
 }
 
@@ -407,6 +472,7 @@ int main(void)
     tap_run("a missing or foreign log is refused", test_refused);
     tap_run("a damaged log is refused", test_damage);
     tap_run("rot in the open segment is told from a torn write", test_scan);
+    tap_run("a log that has lost its end is refused", test_lost);
 #ifdef DFS_FAULTS
     tap_run("a write that fails ends the node", test_write_failure);
 #endif
