@@ -29,7 +29,7 @@
 #define LIMIT_BLOCK_SERVERS  4096
 #define LIMIT_VOLUMES        64                  /* volumes of one block server */
 #define LIMIT_COMMIT_EXTENTS 4096                /* extents in one commit; also files, and blocks */
-#define LIMIT_SHIFT_EXTENTS  32768               /* extents that a collapse or an insert moves */
+#define LIMIT_SHIFT_EXTENTS  32768               /* extents that a collapse or an insert moves, or that are cut off */
 #define LIMIT_ACCESSES       4096                /* inodes whose atime one command sets */
 #define LIMIT_ALLOC          64                  /* blocks allocated by one command */
 #define LIMIT_FILE_SIZE      (INT64_C(16) << 40) /* 16 TiB */

@@ -109,17 +109,18 @@ int client_setattr(struct client *c, const struct cred *cr, const struct setattr
     if (content) {
         pthread_mutex_lock(&n->io);
     }
-    if (err == 0) {
-        if ((want->valid & (SET_ATIME | SET_ATIME_NOW)) != 0) {
-            atime_drop(c, want->ino);
-        }
+    if (err == 0 && (want->valid & (SET_ATIME | SET_ATIME_NOW)) != 0) {
+        atime_drop(c, want->ino);
+    }
+    for (bool more = err == 0; more;) { /* with very many extents in steps */
         dir_news_drop(&c->news, want->ino);
         err = call_setattr(c, META_COMMAND, cr, &call, want, &r);
         err = call_end_with_attr(&call, err, r.attr, &a);
         dir_news_drop(&c->news, want->ino);
-    }
-    if (err == 0 && n != NULL) {
-        node_follow(n, want, &a);
+        more = err == 0 && (want->valid & SET_SIZE) != 0 && a.size > want->size;
+        if (err == 0 && n != NULL) {
+            node_follow(n, want, &a);
+        }
     }
     if (content) {
         pthread_mutex_unlock(&n->io);

@@ -352,6 +352,32 @@ static int last_below(MDB_cursor *c, uint64_t ino, uint64_t end, struct extent *
     return rc != 0 ? kv_err(rc) : current(ino, key, val, ret);
 }
 
+int ns_extent_reach_back(struct ns_tx *tx, const struct attr *f, uint64_t from, uint32_t max,
+                         uint64_t *ret_from)
+{
+    uint64_t end = LIMIT_FILE_SIZE;
+    struct extent e;
+    MDB_cursor *c;
+    int err = open_cursor(tx, &c);
+
+    if (err != 0) {
+        return err;
+    }
+    for (uint32_t i = 0; (err = last_below(c, f->ino, end, &e)) == 0 && e.off + e.len > from; i++) {
+        if (i == max) {
+            from = MAX(e.off + e.len, from);
+            break;
+        }
+        end = e.off;
+    }
+    mdb_cursor_close(c);
+    if (err == 0 || err == DFS_ENOENT) {
+        *ret_from = from;
+        return 0;
+    }
+    return err;
+}
+
 static int move(struct ns_tx *tx, uint64_t ino, const struct extent *e, uint64_t to)
 {
     struct extent moved = *e;

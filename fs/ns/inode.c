@@ -211,6 +211,7 @@ static int check_size(const struct attr *a, uint64_t size)
     return size > LIMIT_FILE_SIZE ? DFS_EFBIG : 0;
 }
 
+/* Down by as many extents as one command may go through: the caller sees the size and goes on. */
 static int set_size(struct ns_tx *tx, struct attr *a, uint64_t size)
 {
     int err = 0;
@@ -218,7 +219,8 @@ static int set_size(struct ns_tx *tx, struct attr *a, uint64_t size)
     if (size < a->size) {
         int flush;
 
-        err = ns_extent_cut(tx, a, size, a->size);
+        err = a->bytes != 0 ? ns_extent_reach_back(tx, a, size, LIMIT_SHIFT_EXTENTS, &size) : 0;
+        err = err != 0 ? err : ns_extent_cut(tx, a, size, a->size);
         flush = ns_live_flush(tx);
         err = err != 0 ? err : flush;
     }

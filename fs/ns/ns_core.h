@@ -208,6 +208,9 @@ int ns_extent_cut(struct ns_tx *tx, struct attr *f, uint64_t from, uint64_t to);
 /* The end, not behind `to`, of as much of [from, to) as holds max extents at most. */
 int ns_extent_reach(struct ns_tx *tx, const struct attr *f, uint64_t from, uint64_t to,
                     uint32_t max, uint64_t *ret_to);
+/* The offset, not below `from`, behind which the file holds max extents at most. */
+int ns_extent_reach_back(struct ns_tx *tx, const struct attr *f, uint64_t from, uint32_t max,
+                         uint64_t *ret_from);
 /* What lies in [from, to), cut to it, in order. ret has room for all: ns_extent_reach() before. */
 int ns_extent_list(struct ns_tx *tx, const struct attr *f, uint64_t from, uint64_t to,
                    struct extent *ret, uint32_t *ret_count);

@@ -141,6 +141,8 @@ struct keeper {
     bool no_room;
     struct leaving_count counting;
     uint64_t orphan_after;
+    uint64_t next_reap_ms;
+    bool reaping; /* there are more than one call looks at */
     uint64_t *due;            /* deleted blocks */
     uint64_t orphans_from_ms; /* clients have told by now what they have open */
 };
@@ -331,7 +333,8 @@ void master_ops_step(struct master *m, uint64_t now_ms);
 
 /* master_tasks.c: parts of the keeper */
 void master_tasks_expire_sessions(struct master *m, uint64_t now_ms);
-void master_tasks_reap(struct master *m, uint64_t now_ms);
+/* True when there is more to do at once. */
+bool master_tasks_reap(struct master *m, uint64_t now_ms);
 void master_tasks_delete(struct master *m, uint64_t now_ms);
 /* True when there is more to do at once. */
 bool master_tasks_quota(struct master *m);

@@ -409,13 +409,13 @@ static bool tick(struct master *m)
     master_tasks_expire_sessions(m, now);
     more = master_tasks_quota(m) || more;
     more = master_tasks_recount(m) || more;
+    more = master_tasks_reap(m, now) || more;
     master_tasks_balance(m, now);
     master_locks_tick(m, now);
     master_space_step(m, now);
     master_room_step(m, now);
     if (now >= k->next_second_ms) {
         k->next_second_ms = now + SECOND_MS;
-        master_tasks_reap(m, now);
         master_tasks_delete(m, now);
         events_tick(&m->events, now);
     }

@@ -6,6 +6,7 @@
 #include "fs/role/master_int.h"
 
 #define SESSIONS_AT_ONCE 64u
+#define REAP_MS          1000
 #define ORPHANS_PAGE     256u
 #define ORPHAN_PAGES     16u
 #define REAP_EXTENTS     512u /* freed of one inode by one command */
@@ -70,16 +71,18 @@ static uint32_t closed_ones(struct master *m, const uint64_t *inos, size_t n, st
     return count;
 }
 
-void master_tasks_reap(struct master *m, uint64_t now_ms)
+bool master_tasks_reap(struct master *m, uint64_t now_ms)
 {
     struct keeper *k = &m->keeper;
     uint64_t inos[ORPHANS_PAGE];
     struct wire_out list, msg;
+    bool reaped = false;
     int err = DFS_OK;
 
-    if (now_ms < k->orphans_from_ms) {
-        return; /* clients tell the new leader what they have open */
+    if (now_ms < k->orphans_from_ms || (!k->reaping && now_ms < k->next_reap_ms)) {
+        return false; /* at first clients tell the new leader what they have open */
     }
+    k->next_reap_ms = now_ms + REAP_MS;
     wire_out_init(&list, 64 * KIB);
     wire_out_init(&msg, 64 * KIB);
     for (unsigned int page = 0; err == DFS_OK && page < ORPHAN_PAGES; page++) {
@@ -98,15 +101,17 @@ void master_tasks_reap(struct master *m, uint64_t now_ms)
             req.inodes = wire_out_list(&list, count);
             ns_reap_req_put(&msg, &req);
             err = call_list(m, RPC_ns_reap, &msg);
+            reaped = true;
         }
+        k->orphan_after = n < ORPHANS_PAGE ? 0 : inos[n - 1];
         if (n < ORPHANS_PAGE) {
-            k->orphan_after = 0; /* from the start in a second */
-            break;
+            break; /* from the start in a second */
         }
-        k->orphan_after = inos[n - 1];
     }
     wire_out_fini(&list);
     wire_out_fini(&msg);
+    k->reaping = err == DFS_OK && reaped && k->orphan_after != 0;
+    return k->reaping;
 }
 
 /* ---- deleted blocks ---- */

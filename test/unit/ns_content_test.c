@@ -224,6 +224,41 @@ static void truncate_cuts_and_leaves_holes(void)
     CHECK_INT(live(b), 0);
 }
 
+/* One command does not go through any number of extents: what is left is seen in the size. */
+static void truncate_goes_in_steps(void)
+{
+    const uint32_t each = LIMIT_COMMIT_EXTENTS, commits = LIMIT_SHIFT_EXTENTS / each + 1;
+    struct extent *e = x_alloc(each * sizeof(*e));
+    struct attr f = rig_mkfile(&r, ROOT, "very-many");
+    uint64_t block = rig_alloc(&r, 1);
+    uint32_t len = 0;
+
+    for (uint32_t n = 0; n < commits; n++) {
+        for (uint32_t i = 0; i < each; i++, len += 16) { /* apart from each other */
+            e[i] = (struct extent){
+                .off = (uint64_t)len * 2, .len = 16, .block = block, .block_off = len
+            };
+        }
+        CHECK_INT(
+            rig_commit(&r,
+                       (struct rig_commit){
+                           .ino = f.ino, .extents = e, .count = each, .block = block, .len = len },
+                       &f),
+            0);
+    }
+    CHECK_INT(f.bytes, len);
+    CHECK_INT(truncate_to(f.ino, 40), 0);
+    f = rig_stat(&r, f.ino);
+    CHECK_INT(f.size, (commits * each - LIMIT_SHIFT_EXTENTS) * 32 - 16);
+    CHECK_INT(f.bytes, (commits * each - LIMIT_SHIFT_EXTENTS) * 16);
+    CHECK_INT(truncate_to(f.ino, 40), 0);
+    f = rig_stat(&r, f.ino);
+    CHECK_INT(f.size, 40);
+    CHECK_INT(f.bytes, 24);
+    CHECK_INT(rig_block(&r, block).live[2], 24);
+    free(e);
+}
+
 static void appends_go_to_the_end(void)
 {
     struct attr f = file("append");
@@ -586,6 +621,7 @@ int main(void)
     tap_run("overwriting cuts what was there", overwriting_cuts_what_was_there);
     tap_run("neighbours join on both sides", neighbours_join_on_both_sides);
     tap_run("truncate cuts and leaves holes", truncate_cuts_and_leaves_holes);
+    tap_run("truncate goes in steps", truncate_goes_in_steps);
     tap_run("appends go to the end", appends_go_to_the_end);
     tap_run("times and sizes of a commit", times_and_sizes_of_a_commit);
     tap_run("bad extents are refused", bad_extents_are_refused);
