@@ -6,7 +6,7 @@
 
 enum block_state { BLOCK_OPEN = 1, BLOCK_SEALED = 2, BLOCK_DELETED = 3 };
 enum block_kind { BLOCK_STREAM = 1, BLOCK_PACK = 2 };
-enum replica_state { REPLICA_OPEN = 1, REPLICA_SEALED = 2 };
+enum replica_state { REPLICA_OPEN = 1, REPLICA_SEALED = 2, REPLICA_DAMAGED = 3 };
 enum replica_op { REPLICA_ADD = 1, REPLICA_DROP = 2 };
 enum order_kind { ORDER_COPY = 1, ORDER_DELETE = 2, ORDER_SEAL = 3 };
 enum member_state { MEMBER_LIVE = 1, MEMBER_SUSPECT = 2, MEMBER_DEAD = 3 };

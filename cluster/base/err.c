@@ -40,6 +40,9 @@ int err_from_errno(int no)
     if (no == 0) {
         return DFS_OK;
     }
+    if (no == EMFILE || no == ENFILE) {
+        return DFS_EBUSY; /* no descriptors left: nothing is wrong with the file */
+    }
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         /* EIO and EAGAIN stand in several rows; the plain ones are meant. */
         if (rows[i].no == no && rows[i].wire != DFS_ECHECKSUM && rows[i].wire != DFS_ENOTLEADER) {

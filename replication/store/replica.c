@@ -34,6 +34,16 @@ struct rule_replica replica_look(struct replica *r)
     return v;
 }
 
+bool replica_is_damaged(struct replica *r)
+{
+    bool damaged;
+
+    replica_lock(r);
+    damaged = r->damage != 0;
+    replica_unlock(r);
+    return damaged;
+}
+
 int replica_get_fd(struct replica *r, int *ret_fd)
 {
     char path[REPLICA_PATH_MAX];
@@ -44,6 +54,17 @@ int replica_get_fd(struct replica *r, int *ret_fd)
     }
     err = fd_cache_get(&r->env->fds, &r->fd, volume_replica_path(r->vol, r->block, path), ret_fd);
     return err == DFS_ENOENT ? DFS_ENOBLOCK : err;
+}
+
+int replica_read_failed(struct replica *r, int err)
+{
+    bool counted;
+
+    replica_lock(r);
+    counted = r->unreadable;
+    r->unreadable = true;
+    replica_unlock(r);
+    return counted ? DFS_EIO : volume_read_failed(r->vol, err, "read a replica");
 }
 
 void replica_put_fd(struct replica *r)
@@ -131,9 +152,6 @@ int replica_create(struct replica *r)
     if (fd < 0 && errno == ENOENT && volume_make_dir(r->vol, r->block) == 0) {
         fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     }
-    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-        return DFS_EBUSY;
-    }
     if (fd < 0) {
         return volume_write_failed(r->vol, err_from_errno(errno), "create a replica");
     }
@@ -157,7 +175,7 @@ int replica_create(struct replica *r)
     return 0;
 }
 
-void replica_unlink(struct replica *r)
+bool replica_unlink(struct replica *r)
 {
     char path[REPLICA_PATH_MAX];
 
@@ -167,7 +185,7 @@ void replica_unlink(struct replica *r)
     }
     if (r->sm.now == RULE_GONE) {
         replica_unlock(r);
-        return;
+        return false;
     }
     sm_move(&r->sm, RULE_GONE);
     replica_changed_locked(r);
@@ -177,6 +195,7 @@ void replica_unlink(struct replica *r)
     if (FAULT("replica.unlink") == 0) {
         unlink(volume_replica_path(r->vol, r->block, path));
     }
+    return true;
 }
 
 /* ---- appending ---- */
@@ -363,7 +382,7 @@ int replica_read(struct replica *r, uint32_t offset, uint32_t len, void *data, u
         replica_put_fd(r);
     } while (moment_over(r, &m));
     if (err != 0) {
-        return err == DFS_ECHECKSUM ? err : volume_read_failed(r->vol, err, "read a replica");
+        return err == DFS_ECHECKSUM ? err : replica_read_failed(r, err);
     }
     if (g.len % CHUNK_BYTES != 0 && m.use_tail) {
         sums[g.sum_count - 1] = m.tail_sum;

@@ -52,6 +52,7 @@ struct replica {
     uint32_t cuts;     /* counts the times that bytes were cut off */
     uint32_t mark;     /* number of the last sync mark */
     int damage;        /* what a check found; 0: nothing */
+    bool unreadable;   /* and its volume has counted that */
     bool tail_known;
     bool writer;  /* somebody is between store_write_begin and _end */
     bool busy;    /* an append, a seal or a removal is at the disk */
@@ -111,14 +112,16 @@ int replica_move(struct replica *r, struct volume *to);
 /* Asks the system to read a range from disk before it is wanted. Best effort. */
 void replica_prefetch(struct replica *r, uint32_t offset, uint32_t len);
 
-/* Removes the file and marks it gone; the store has taken it out of the index. */
-void replica_unlink(struct replica *r);
+/* Marks it gone and removes the file; false: somebody else has done or does that. */
+bool replica_unlink(struct replica *r);
 
 /* Tells whether all is on disk; when it is, the next change calls env->dirty again. */
 bool replica_clean(struct replica *r);
 /* Calls env->dirty unless that was done: for a replica that a start found. */
 void replica_mark_dirty(struct replica *r);
 
+/* A check has found that it is not what it should be. */
+bool replica_is_damaged(struct replica *r);
 /* State and length at this moment. */
 struct rule_replica replica_look(struct replica *r);
 struct rule_replica replica_look_locked(const struct replica *r);

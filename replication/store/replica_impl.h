@@ -33,6 +33,9 @@ struct replica_moment {
 /* The descriptor; each get needs a put. Errors: DFS_EVOLUME, DFS_ENOBLOCK, from errno. */
 int replica_get_fd(struct replica *r, int *ret_fd);
 void replica_put_fd(struct replica *r);
+/* Its file cannot be read: one of its volume's unreadable places, however often it is tried. Returns
+ * what the caller is to report. */
+int replica_read_failed(struct replica *r, int err);
 int replica_write_header(struct replica *r, int fd, enum layout_state state, uint32_t sealed_len);
 /* Nothing is left of sums behind the end of a replica of len bytes, in the last group of its file.
  * Errors: from errno. */

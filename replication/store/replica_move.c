@@ -34,7 +34,13 @@ static int move_begin(struct replica *r, uint32_t *ret_len)
     return err;
 }
 
-static int copy_bytes(int from, int to, uint64_t size)
+/* What goes wrong with the new file says something about its volume, and nothing about the replica. */
+static int of_target(struct volume *to, int err)
+{
+    return err != 0 ? volume_write_failed(to, err, "move a replica") : 0;
+}
+
+static int copy_bytes(struct replica *r, int from, struct volume *to, int fd, uint64_t size)
 {
     uint8_t *buf = x_alloc(COPY_BYTES);
     int err = 0;
@@ -43,8 +49,11 @@ static int copy_bytes(int from, int to, uint64_t size)
         size_t n = (size_t)MIN(COPY_BYTES, size - at);
 
         err = io_pread(from, buf, n, at);
-        if (err == 0) {
-            err = io_pwrite(to, buf, n, at);
+        if (err != 0) {
+            err = replica_read_failed(r, err);
+        } else {
+            err = FAULT("replica.move.copy");
+            err = of_target(to, err != 0 ? err : io_pwrite(fd, buf, n, at));
         }
     }
     free(buf);
@@ -52,7 +61,7 @@ static int copy_bytes(int from, int to, uint64_t size)
 }
 
 /* The copy against the sums that came with it. */
-static int check_bytes(int fd, uint32_t len)
+static int check_bytes(struct volume *to, int fd, uint32_t len)
 {
     uint8_t *data = x_alloc(PACKET_BYTES);
     uint32_t sums[LAYOUT_SUMS_OF(PACKET_BYTES)];
@@ -61,7 +70,7 @@ static int check_bytes(int fd, uint32_t len)
     for (uint32_t at = 0; at < len && err == 0; at += PACKET_BYTES) {
         uint32_t n = MIN(PACKET_BYTES, len - at);
 
-        err = replica_read_parts(fd, at, n, data, sums);
+        err = of_target(to, replica_read_parts(fd, at, n, data, sums));
         if (err == 0) {
             err = rule_check_sums(at, slice_of(data, n), sums);
         }
@@ -84,6 +93,15 @@ static int open_new(struct replica *r, struct volume *to, const char *path, int 
     return 0;
 }
 
+static int make_durable(struct replica *r, int fd, const char *path, uint32_t len)
+{
+    int err = replica_write_header(r, fd, LAYOUT_SEALED, len);
+
+    err = err != 0 ? err : FAULT("replica.move.sync");
+    err = err != 0 ? err : io_fdatasync(fd);
+    return err != 0 ? err : io_sync_parent(path, NULL);
+}
+
 /* The whole file on the other volume, durable. */
 static int make_copy(struct replica *r, struct volume *to, const char *path, uint32_t len,
                      int *ret_fd)
@@ -101,14 +119,10 @@ static int make_copy(struct replica *r, struct volume *to, const char *path, uin
         replica_put_fd(r);
         return err;
     }
-    err = FAULT("replica.move.copy");
-    err = err != 0 ? err : replica_write_header(r, fd, LAYOUT_COPY, 0);
-    err = err != 0 ? err : copy_bytes(from, fd, size);
-    err = err != 0 ? err : check_bytes(fd, len);
-    err = err != 0 ? err : replica_write_header(r, fd, LAYOUT_SEALED, len);
-    err = err != 0 ? err : FAULT("replica.move.sync");
-    err = err != 0 ? err : io_fdatasync(fd);
-    err = err != 0 ? err : io_sync_parent(path, NULL);
+    err = of_target(to, replica_write_header(r, fd, LAYOUT_COPY, 0));
+    err = err != 0 ? err : copy_bytes(r, from, to, fd, size);
+    err = err != 0 ? err : check_bytes(to, fd, len);
+    err = err != 0 ? err : of_target(to, make_durable(r, fd, path, len));
     replica_put_fd(r);
     if (err != 0) {
         io_close(fd);

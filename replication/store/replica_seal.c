@@ -19,7 +19,7 @@ static int cut_sum(struct replica *r, int fd, uint32_t len, const struct replica
     int err = replica_read_parts(fd, start, have, chunk, &sum);
 
     if (err != 0) {
-        return err == DFS_ECHECKSUM ? err : volume_read_failed(r->vol, err, "read a replica");
+        return err == DFS_ECHECKSUM ? err : replica_read_failed(r, err);
     }
     if (have < CHUNK_BYTES && old->use_tail) {
         sum = old->tail_sum;
@@ -40,8 +40,18 @@ int replica_clear_sums(int fd, uint32_t len)
     return used != 0 ? io_pwrite(fd, zeros, LAYOUT_SUMS_BYTES - used, layout_sum_at(count)) : 0;
 }
 
-static int seal_busy(struct replica *r, uint32_t len, bool cut, const struct replica_moment *old,
-                     uint32_t *tail_sum)
+/* Goes to the disk with the header, perhaps before the new sum does. */
+static int write_mark(int fd, uint32_t number, uint32_t len, uint32_t tail_sum)
+{
+    uint8_t record[LAYOUT_MARK_BYTES];
+
+    layout_mark_put(record, &(struct layout_mark){ number, len, tail_sum });
+    return io_pwrite(fd, record, sizeof(record), layout_mark_at(number));
+}
+
+/* mark: the number of a new one, for bytes that are cut off. */
+static int seal_busy(struct replica *r, uint32_t len, bool cut, uint32_t mark,
+                     const struct replica_moment *old, uint32_t *tail_sum)
 {
     int fd, err;
 
@@ -63,6 +73,9 @@ static int seal_busy(struct replica *r, uint32_t len, bool cut, const struct rep
     if (err == 0) {
         err = replica_clear_sums(fd, len);
     }
+    if (err == 0 && cut && len % CHUNK_BYTES != 0) {
+        err = write_mark(fd, mark, len, *tail_sum);
+    }
     if (err == 0) {
         err = replica_write_header(r, fd, LAYOUT_SEALING, len);
     }
@@ -80,7 +93,7 @@ out:
 /* Waits for the disk operations under way and tells what is to be done; busy is set when that is
  * anything. */
 static int seal_begin(struct replica *r, uint32_t len, struct replica_moment *ret_old,
-                      bool *ret_cut, bool *ret_todo)
+                      bool *ret_cut, bool *ret_todo, uint32_t *ret_mark)
 {
     struct rule_replica view;
     int err;
@@ -98,6 +111,8 @@ static int seal_begin(struct replica *r, uint32_t len, struct replica_moment *re
         r->busy = true;
         r->cutting = *ret_cut;
         r->cuts += *ret_cut ? 1 : 0;
+        r->mark = MAX(r->mark + 1, 1);
+        *ret_mark = r->mark;
     }
     replica_unlock(r);
     return err;
@@ -106,15 +121,15 @@ static int seal_begin(struct replica *r, uint32_t len, struct replica_moment *re
 int replica_seal(struct replica *r, uint32_t len)
 {
     struct replica_moment old;
-    uint32_t tail_sum;
+    uint32_t tail_sum, mark = 0;
     bool cut = false, todo;
-    int err = seal_begin(r, len, &old, &cut, &todo);
+    int err = seal_begin(r, len, &old, &cut, &todo, &mark);
 
     if (err != 0 || !todo) {
         return err;
     }
     tail_sum = cut ? 0 : old.tail_sum;
-    err = seal_busy(r, len, cut, &old, &tail_sum);
+    err = seal_busy(r, len, cut, mark, &old, &tail_sum);
     replica_lock(r);
     r->busy = false;
     r->cutting = false;

@@ -262,7 +262,7 @@ int scrub_replica(struct replica *r, scrub_pace_fn *pace, void *arg)
         return volume_write_failed(r->vol, DFS_EIO, "find its own identity");
     }
     if (err == DFS_EIO) {
-        err = volume_read_failed(r->vol, err, "read a replica");
+        err = replica_read_failed(r, err);
     }
     return atomic_load(&r->vol->failed) ? DFS_EVOLUME : err;
 }

@@ -61,7 +61,7 @@ int store_get(struct store *s, uint64_t block, struct replica **ret)
 
     pthread_mutex_lock(&st->lock.mu);
     r = store_find_locked(st, block);
-    if (r == NULL) {
+    if (r == NULL || r->sm.now == RULE_GONE) {
         err = DFS_ENOBLOCK;
     } else if (atomic_load(&r->vol->failed)) {
         err = DFS_EVOLUME;
@@ -87,6 +87,26 @@ void store_put(struct store *s, struct replica *r)
     if (last) {
         fd_cache_drop(&s->env.fds, &r->fd);
         free(r);
+    }
+}
+
+void store_remove(struct store *s, struct replica *r)
+{
+    struct store_stripe *st = store_stripe_of(s, r->block);
+    bool indexed;
+
+    if (!replica_unlink(r)) {
+        return;
+    }
+    pthread_mutex_lock(&st->lock.mu);
+    indexed = store_find_locked(st, r->block) == r;
+    if (indexed) {
+        store_index_remove_locked(st, r);
+    }
+    pthread_cond_broadcast(&st->lock.cv);
+    pthread_mutex_unlock(&st->lock.mu);
+    if (indexed) {
+        store_put(s, r);
     }
 }
 
@@ -153,6 +173,7 @@ static void forget(struct store *s, struct store_stripe *st, struct replica *r)
 {
     pthread_mutex_lock(&st->lock.mu);
     store_index_remove_locked(st, r);
+    pthread_cond_broadcast(&st->lock.cv);
     pthread_mutex_unlock(&st->lock.mu);
     store_put(s, r);
 }
@@ -207,15 +228,16 @@ static int wait_change_locked(struct store_stripe *st, uint64_t deadline_ms)
     return pthread_cond_timedwait(&st->lock.cv, &st->lock.mu, &t) == 0 ? 0 : DFS_EBUSY;
 }
 
-/* Finds the replica when no other writer has it; NULL when there is none that counts. *ret_lost: one
- * on a failed volume, out of the index now, for the caller to put: a new copy may be made. */
+/* Finds the replica when no other writer has it and it is not being removed; NULL when there is none
+ * that counts. *ret_lost: one on a failed volume, out of the index now, for the caller to put: a new
+ * copy may be made. */
 static int find_for_writer_locked(struct store_stripe *st, uint64_t block, struct replica **ret,
                                   struct replica **ret_lost)
 {
     uint64_t deadline = clock_mono_ms() + WRITER_WAIT_MS;
     struct replica *r;
 
-    while ((r = store_find_locked(st, block)) != NULL && r->writer) {
+    while ((r = store_find_locked(st, block)) != NULL && (r->writer || r->sm.now == RULE_GONE)) {
         int err = wait_change_locked(st, deadline);
 
         if (err != 0) {
@@ -288,16 +310,12 @@ void store_write_end(struct store *s, struct replica *r)
     bool abandoned;
 
     pthread_mutex_lock(&st->lock.mu);
-    r->writer = false;
     abandoned = r->sm.now == RULE_COPY && store_find_locked(st, r->block) == r;
-    if (abandoned) {
-        store_index_remove_locked(st, r);
-    }
+    r->writer = abandoned; /* until it is removed: nobody is to go on with it */
     pthread_cond_broadcast(&st->lock.cv);
     pthread_mutex_unlock(&st->lock.mu);
     if (abandoned) {
-        replica_unlink(r);
-        store_put(s, r);
+        store_remove(s, r);
     }
     store_put(s, r);
 }
@@ -310,12 +328,12 @@ int store_delete(struct store *s, uint64_t block)
     pthread_mutex_lock(&st->lock.mu);
     r = store_find_locked(st, block);
     if (r != NULL) {
-        store_index_remove_locked(st, r);
+        r->refs++;
     }
     store_unusable_remove_locked(s, block);
     pthread_mutex_unlock(&st->lock.mu);
     if (r != NULL) {
-        replica_unlink(r);
+        store_remove(s, r);
         store_put(s, r);
     }
     return 0;

@@ -16,9 +16,6 @@ void store_damaged(struct store *s, struct replica *r, int status)
     r->damage = status;
     lost = status == DFS_ENOBLOCK && r->sm.now == RULE_SEALED && !r->writer &&
            store_find_locked(st, r->block) == r;
-    if (lost) {
-        store_index_remove_locked(st, r);
-    }
     pthread_mutex_unlock(&st->lock.mu);
     if (first) {
         atomic_fetch_add(&r->vol->damaged, 1);
@@ -27,8 +24,7 @@ void store_damaged(struct store *s, struct replica *r, int status)
     }
     store_report_bad(s, r->block, status);
     if (lost) {
-        replica_unlink(r);
-        store_put(s, r);
+        store_remove(s, r);
     }
 }
 
@@ -41,7 +37,7 @@ void store_tell_damaged(struct store *s)
         HTAB_FOREACH (node, &st->index) {
             const struct replica *r = CONTAINER_OF(node, struct replica, node);
 
-            if (r->damage != 0) {
+            if (r->damage != 0 && r->sm.now != RULE_GONE) {
                 store_report_bad(s, r->block, r->damage);
             }
         }

@@ -53,6 +53,9 @@ struct replica *store_replica_new(struct store *s, uint64_t block, struct volume
 void store_index_add_locked(struct store_stripe *st, struct replica *r);
 /* Out of the index; the index's reference is the caller's then. */
 void store_index_remove_locked(struct store_stripe *st, struct replica *r);
+/* Removes a replica, file and all; the caller has a reference of its own. It stays in the index as gone
+ * until the file is: a new one of the same name would be removed in its place. */
+void store_remove(struct store *s, struct replica *r);
 /* The stripe's lock is held, so that no new file can have the same name. */
 void store_unusable_remove_locked(struct store *s, uint64_t block);
 

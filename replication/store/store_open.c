@@ -170,7 +170,7 @@ static void *scan_run(void *arg)
 {
     struct scan *sc = arg;
 
-    for (unsigned i = 0; i < 256 && sc->err == 0; i++) {
+    for (unsigned i = 0; i < 256 && sc->err == 0 && !atomic_load(&sc->vol->failed); i++) {
         sc->err = scan_dir(sc, i);
     }
     return NULL;
@@ -274,11 +274,19 @@ static int split_label(const char *spec, const char *label, char ret[LIMIT_LABEL
     return 0;
 }
 
+/* What a disk that fails looks like, or one that is not there. Whatever may be a mistake of those who
+ * started the server is not. */
+static bool is_disk_failure(int err)
+{
+    return err == DFS_EIO || err == DFS_EROFS || err == DFS_ENOENT || err == DFS_EACCES;
+}
+
 static int open_volume(struct store *s, const char *spec, bool fresh, const struct store_conf *conf,
                        struct why *why)
 {
     char label[LIMIT_LABEL + 1];
     struct identity id = { 0 };
+    const uint8_t *known;
     const char *path;
     struct volume *v;
     int err = split_label(spec, conf->label, label, &path, why);
@@ -294,7 +302,14 @@ static int open_volume(struct store *s, const char *spec, bool fresh, const stru
     if (s->volume_count == LIMIT_VOLUMES) {
         return why_set(why, DFS_ECONFIG, "more than %d volumes", LIMIT_VOLUMES);
     }
-    err = volume_open(path, known_uuid(&s->id, path), conf->reserve, &v, &id, why);
+    known = known_uuid(&s->id, path);
+    err = volume_open(path, known, conf->reserve, &v, &id, why);
+    if (known != NULL && is_disk_failure(err) && !s->opened) {
+        s->volumes[s->volume_count] = volume_of_failed(path, known, err, why);
+        memcpy(s->volumes[s->volume_count]->label, label, sizeof(label));
+        s->volume_count++;
+        return 0;
+    }
     if (err != 0) {
         return err;
     }
@@ -338,6 +353,17 @@ static int open_added(struct store *s, const char *configured, bool fresh,
     return err;
 }
 
+/* One failed disk of several does not keep a server from serving the others. */
+static int check_any_works(const struct store *s, struct why *why)
+{
+    for (size_t i = 0; i < s->volume_count; i++) {
+        if (!atomic_load(&s->volumes[i]->failed)) {
+            return 0;
+        }
+    }
+    return why_set(why, s->volumes[0]->open_err, "%s", s->volumes[0]->failure.text);
+}
+
 static int open_volumes(struct store *s, const struct store_conf *conf, bool fresh, struct why *why)
 {
     char *list = conf->volumes != NULL && *conf->volumes != '\0' ? x_strdup(conf->volumes)
@@ -365,7 +391,7 @@ static int open_volumes(struct store *s, const struct store_conf *conf, bool fre
     if (err == 0 && s->volume_count == 0) {
         err = why_set(why, DFS_ECONFIG, "block.volumes: no directory in the list");
     }
-    return err;
+    return err != 0 ? err : check_any_works(s, why);
 }
 
 /* The files on disk say the same already. */

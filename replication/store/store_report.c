@@ -72,7 +72,9 @@ size_t store_range(struct store *s, uint64_t range, struct replica_info ret[RANG
             ret[n++] = (struct replica_info){
                 .block = block,
                 .len = r->len,
-                .state = r->sm.now == RULE_SEALED ? REPLICA_SEALED : REPLICA_OPEN,
+                .state = r->damage != 0             ? REPLICA_DAMAGED
+                         : r->sm.now == RULE_SEALED ? REPLICA_SEALED
+                                                    : REPLICA_OPEN,
             };
         }
         pthread_mutex_unlock(&st->lock.mu);
@@ -146,7 +148,7 @@ void store_report_lost(struct store *s, size_t slot)
         HTAB_FOREACH (node, &st->index) {
             const struct replica *r = CONTAINER_OF(node, struct replica, node);
 
-            if (r->vol == s->volumes[slot] && r->sm.now != RULE_COPY) {
+            if (r->vol == s->volumes[slot] && r->sm.now != RULE_COPY && r->sm.now != RULE_GONE) {
                 store_report_bad(s, r->block, DFS_ENOBLOCK);
             }
         }

@@ -54,7 +54,8 @@ static int detach_locked(struct store *s, struct volume *v, struct why *why)
     return err;
 }
 
-/* Up to max sealed replicas on it, with references. *ret_any: there are some, of any kind. */
+/* Up to max sealed replicas on it, with references; damaged ones wait for the masters, who replace
+ * them. *ret_any: there are some, of any kind. */
 static size_t collect(struct store *s, const struct volume *v, struct replica **ret, size_t max,
                       bool *ret_any)
 {
@@ -72,7 +73,7 @@ static size_t collect(struct store *s, const struct volume *v, struct replica **
                 continue;
             }
             *ret_any = true;
-            if (n < max && r->sm.now == RULE_SEALED && !r->is_dirty) {
+            if (n < max && r->sm.now == RULE_SEALED && !r->is_dirty && r->damage == 0) {
                 r->refs++;
                 ret[n++] = r;
             }
@@ -96,7 +97,7 @@ static bool drain_some(struct store *s, struct volume *v)
 
         moved = moved || err == 0;
         if (err == DFS_ECHECKSUM || err == DFS_EIO) {
-            store_report_bad(s, batch[i]->block, err);
+            store_damaged(s, batch[i], err);
         }
         store_put(s, batch[i]);
     }

@@ -16,7 +16,7 @@
 #define LOOK_EVERY_MS   1000u
 #define LOOK_BELOW      (256 * MIB) /* less than this free: look before every take */
 #define HANGS_US        UINT64_C(3000000)
-#define READ_ERRORS_MAX 8u /* unreadable places that a volume may have */
+#define READ_ERRORS_MAX 8u /* unreadable replicas that a volume may have */
 
 const char *volume_replica_path(const struct volume *v, uint64_t block, char buf[REPLICA_PATH_MAX])
 {
@@ -112,6 +112,9 @@ int volume_write_failed(struct volume *v, int err, const char *what)
 {
     if (err == DFS_ENOSPC || err == DFS_EDQUOT) {
         return DFS_ENOSPC;
+    }
+    if (err == DFS_EBUSY) {
+        return err;
     }
     atomic_fetch_add(&v->errors, 1);
     fail(v, err, what);
@@ -295,6 +298,22 @@ out:
     }
     *ret = v;
     return 0;
+}
+
+struct volume *volume_of_failed(const char *path, const uint8_t uuid[UUID_BYTES], int err,
+                                const struct why *why)
+{
+    struct volume *v = x_alloc(sizeof(*v));
+
+    v->path = x_strdup(path);
+    memcpy(v->uuid, uuid, sizeof(v->uuid));
+    v->lock_fd = -1;
+    v->open_err = err;
+    why_set(&v->failure, err, "%s", why != NULL ? why->text : err_text(err));
+    pthread_mutex_init(&v->mu, NULL);
+    atomic_store(&v->errors, 1);
+    atomic_store(&v->failed, true);
+    return v;
 }
 
 void volume_close(struct volume *v)

@@ -24,6 +24,7 @@ struct volume {
     uint8_t uuid[UUID_BYTES];
     bool fresh;   /* had no identity when it was opened */
     bool foreign; /* its identity names another server of the cluster */
+    int open_err; /* why it could not be opened; 0: it was */
     int lock_fd;
     uint64_t reserve;
     _Atomic uint64_t used; /* bytes of replicas */
@@ -51,6 +52,9 @@ struct volume {
  * DFS_EROFS, DFS_EACCES, DFS_ENOSPC (new, and no room above the reserve), DFS_EDAMAGED, DFS_EIO. */
 int volume_open(const char *path, const uint8_t *known, uint64_t reserve, struct volume **ret,
                 struct identity *ret_id, struct why *why);
+/* In place of one that could not be opened: failed from the start. why: the reason; may be NULL. */
+struct volume *volume_of_failed(const char *path, const uint8_t uuid[UUID_BYTES], int err,
+                                const struct why *why);
 void volume_close(struct volume *v); /* NULL is fine */
 /* Writes its identity: server and cluster as in `of`. */
 int volume_adopt(struct volume *v, const struct identity *of, struct why *why);
@@ -73,8 +77,8 @@ uint64_t volume_free(struct volume *v);
 bool volume_hangs(const struct volume *v);
 uint64_t volume_total(struct volume *v);
 
-/* An operation failed with err. A write that fails otherwise than for want of space ends the
- * volume, so does a series of unreadable places. Returns what the caller is to report. */
+/* An operation failed with err. A write that fails otherwise than for want of space or of descriptors
+ * ends the volume, so does a series of unreadable replicas. Returns what the caller is to report. */
 int volume_write_failed(struct volume *v, int err, const char *what);
 int volume_read_failed(struct volume *v, int err, const char *what);
 void volume_failure(struct volume *v, struct why *ret);

@@ -440,6 +440,35 @@ static void test_sync_mark(void)
     CHECK_INT(recover(image, image_len, 303, &f), CHUNK_BYTES);
 }
 
+static void test_power_at_cut(void)
+{
+    const uint32_t len = 2 * CHUNK_BYTES + 3000, end = CHUNK_BYTES + 500;
+    char path[REPLICA_PATH_MAX];
+    struct recovered f;
+    struct replica *r;
+    uint8_t *cut;
+    size_t cut_len;
+
+    CHECK_INT(store_write_begin(store, 309, 0, 0, SLICE_EMPTY, &r), 0);
+    CHECK_INT(append(r, 0, len), 0);
+    CHECK_INT(replica_sync(r, len), 0);
+    volume_replica_path(r->vol, 309, path);
+    free(image);
+    CHECK_INT(io_read_file(path, 64 << 20, (char **)&image, &image_len, NULL), 0);
+    CHECK_INT(replica_seal(r, end), 0);
+    CHECK_INT(io_read_file(path, 64 << 20, (char **)&cut, &cut_len, NULL), 0);
+    store_write_end(store, r);
+    CHECK_INT(recover(cut, cut_len, 309, &f), end);
+    /* The page of sums is as old as the last sync, that of the header is not. */
+    memcpy(cut + LAYOUT_HEADER_BYTES, image + LAYOUT_HEADER_BYTES, LAYOUT_SUMS_BYTES);
+    CHECK_INT(recover(cut, cut_len, 309, &f), end);
+    CHECK_INT(f.missing, 0);
+    /* Or the other way round. */
+    memcpy(image + LAYOUT_HEADER_BYTES, cut + LAYOUT_HEADER_BYTES, LAYOUT_SUMS_BYTES);
+    CHECK(recover(image, image_len, 309, &f) >= (long)end);
+    free(cut);
+}
+
 static void test_append_after_recovery(void)
 {
     char path[REPLICA_PATH_MAX];
@@ -524,6 +553,7 @@ int main(void)
     tap_run("a lost sum or byte ends the replica there; foreign headers are refused",
             test_lost_sums);
     tap_run("synced bytes survive a power cut in the next append", test_sync_mark);
+    tap_run("a cut survives a power cut", test_power_at_cut);
     tap_run("a cut replica takes appends at its new end", test_append_after_recovery);
     tap_run("a sealed replica that is too short tells its real length", test_short_sealed);
     tap_run("a file that somebody cut is damaged, its volume is not", test_cut_while_open);

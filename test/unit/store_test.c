@@ -189,18 +189,49 @@ static void test_moved(void)
     store_close(s);
 }
 
+/* Opens without its first volume, and writes nothing to where that should be. */
+static void without_first(void)
+{
+    struct store_volume v[LIMIT_VOLUMES];
+    struct store *s = open_ok("gone", "vg1,vg2");
+
+    CHECK_INT(store_volumes(s, v), 2);
+    CHECK_INT(v[0].state, VOLUME_FAILED);
+    CHECK(strstr(v[0].failure.text, "is its disk mounted?") != NULL);
+    CHECK_INT(v[1].state, VOLUME_OK);
+    for (uint64_t b = 1; b <= 10; b++) {
+        CHECK_INT((length(s, b) == 1000) + (length(s, b) < 0), 1);
+    }
+    CHECK_INT((length(s, 1) == 1000) + (length(s, 2) == 1000), 1);
+    CHECK_INT(add(s, 100, 10), 0);
+    CHECK_INT(store_delete(s, 100), 0);
+    store_close(s);
+    shell("! ls vg1/* 2>/dev/null");
+}
+
 static void test_unmounted(void)
 {
     struct store *s = open_ok("gone", "vg1,vg2");
 
+    for (uint64_t b = 1; b <= 10; b++) {
+        CHECK_INT(add(s, b, 1000), 0);
+    }
     store_close(s);
     shell("mv vg1 vg1.away && mkdir vg1");
-    refused("gone", "vg1,vg2", 0, DFS_ENOENT, "is its disk mounted?");
+    without_first();
     shell("rmdir vg1");
+    without_first();
+    shell("mv vg2 vg2.away");
     refused("gone", "vg1,vg2", 0, DFS_ENOENT, "is its disk mounted?");
-    shell("mv vg1.away vg1");
+    shell("mv vg2.away vg2; mv vg1.away vg1");
     s = open_ok("gone", "vg1,vg2");
+    for (uint64_t b = 1; b <= 10; b++) {
+        CHECK_INT(length(s, b), 1000);
+    }
     store_close(s);
+    /* A new one is a word of those who start it. */
+    shell("touch vg3");
+    refused("gone", "vg1,vg2,vg3", 0, DFS_ENOTDIR, "vg3");
 }
 
 static void test_lost_identity(void)
@@ -333,13 +364,24 @@ static void test_unreadable(void)
     CHECK_INT(store_volumes(s, v), 1);
     CHECK_INT(v[0].state, VOLUME_OK);
     CHECK_INT(v[0].errors, 1);
+    /* Its reader comes again and again. */
     for (int i = 0; i < 10; i++) {
-        CHECK(replica_read(r, 0, 100, data, sums, &g) != 0);
+        CHECK_INT(replica_read(r, 0, 100, data, sums, &g), DFS_EIO);
+    }
+    CHECK_INT(store_volumes(s, v), 1);
+    CHECK_INT(v[0].state, VOLUME_OK);
+    store_put(s, r);
+    for (uint64_t b = 2; b <= 10; b++) {
+        CHECK_INT(add(s, b, 4000), b <= 8 ? 0 : DFS_EVOLUME);
+        if (b <= 8) {
+            CHECK_INT(store_get(s, b, &r), 0);
+            CHECK(replica_read(r, 0, 100, data, sums, &g) != 0);
+            store_put(s, r);
+        }
     }
     CHECK_INT(fault_arm("", NULL), 0);
     CHECK_INT(store_volumes(s, v), 1);
     CHECK_INT(v[0].state, VOLUME_FAILED);
-    store_put(s, r);
     store_close(s);
 }
 
@@ -375,6 +417,12 @@ static void test_one_writer(void)
     store_close(s);
 }
 
+static void *delete_two(void *arg)
+{
+    CHECK_INT(store_delete(arg, 2), 0);
+    return NULL;
+}
+
 static void test_copies(void)
 {
     struct store *s = open_ok("copies", "vc1");
@@ -392,6 +440,39 @@ static void test_copies(void)
     CHECK_INT(replica_seal(r, 10), 0);
     store_write_end(s, r);
     CHECK_INT(length(s, 1), 10);
+    store_close(s);
+}
+
+/* The file of the one that goes has the name of the one that comes. */
+static void test_copy_after_copy(void)
+{
+    struct store *s = open_ok("again", "va1");
+    struct replica *a[2], *b;
+    pthread_t t;
+
+    CHECK_INT(store_write_begin(s, 1, 0, WRITE_COPY, SLICE_EMPTY, &a[0]), 0);
+    a[1] = (struct replica *)s;
+    CHECK_INT(fault_arm("replica.unlink=delay:200 times=2", NULL), 0);
+    CHECK_INT(pthread_create(&t, NULL, leave_later, a), 0);
+    CHECK_INT(store_write_begin(s, 1, 0, WRITE_COPY, SLICE_EMPTY, &b), 0);
+    CHECK_INT(append(b, 0, 10), 0);
+    CHECK_INT(replica_seal(b, 10), 0);
+    CHECK_INT(replica_sync(b, 10), 0);
+    store_write_end(s, b);
+    pthread_join(t, NULL);
+    /* Deleted and made anew. */
+    CHECK_INT(add(s, 2, 10), 0);
+    CHECK_INT(pthread_create(&t, NULL, delete_two, s), 0);
+    while (length(s, 2) >= 0) {
+        usleep(1000);
+    }
+    CHECK_INT(add(s, 2, 20), 0);
+    pthread_join(t, NULL);
+    CHECK_INT(fault_arm("", NULL), 0);
+    store_close(s);
+    s = open_ok("again", "va1");
+    CHECK_INT(length(s, 1), 10);
+    CHECK_INT(length(s, 2), 20);
     store_close(s);
 }
 
@@ -469,14 +550,15 @@ int main(void)
     tap_run("replicas are spread over volumes and found again", test_several);
     tap_run("volumes of others, in use, full or damaged are refused with a reason", test_refused);
     tap_run("a volume of another server of the cluster is taken over", test_moved);
-    tap_run("a known volume that is empty is refused", test_unmounted);
+    tap_run("a known volume that is not there has failed; the others serve", test_unmounted);
     tap_run("a server that lost its identity takes its volumes'", test_lost_identity);
     tap_run("the reserve is kept", test_reserve);
     tap_run("a disk that fills under way leaves the replica as it was", test_full_under_way);
     tap_run("a volume that fails takes its replicas with it, not the server", test_failed_volume);
-    tap_run("one unreadable place is not a failed volume, many are", test_unreadable);
+    tap_run("one unreadable replica is not a failed volume, many are", test_unreadable);
     tap_run("a block has one writer at a time", test_one_writer);
     tap_run("an abandoned repair copy is removed, a complete one stays", test_copies);
+    tap_run("a copy that comes is not removed with the one that goes", test_copy_after_copy);
     tap_run("digests, ranges and damaged copies are reported", test_reports);
     tap_run("a start copes with damaged, empty, foreign and doubled files", test_scan_oddities);
     return tap_done();

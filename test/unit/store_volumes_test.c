@@ -3,6 +3,7 @@
 
 #include "cluster/base/clock.h"
 #include "cluster/base/err.h"
+#include "cluster/base/fault.h"
 
 #include "replication/store/store.h"
 #include "replication/store/volume_list.h"
@@ -146,6 +147,41 @@ static void test_come_and_go(void)
     free(both);
 }
 
+/* What goes wrong at the disk that takes a replica is no word about the replica. */
+static void test_target_fails(void)
+{
+    char *all = x_printf("%s-1,%s-2,%s-3", a, a, a);
+    char *first = x_printf("%s-1", a);
+    struct store *s = open_store(all);
+    static struct store_volume v[LIMIT_VOLUMES];
+    enum volume_state state;
+    struct replica_bad bad;
+    unsigned failed = 0;
+    struct why why;
+    size_t n;
+
+    for (uint64_t i = 1; i <= BLOCKS && FAULTS_BUILT_IN; i++) {
+        add_block(s, i);
+    }
+    CHECK_INT(fault_arm("replica.move.sync=IO times=1", NULL), 0);
+    CHECK_INT(store_volume_remove(s, first, &why), 0);
+    for (uint64_t end = clock_mono_ms() + 30000; blocks_on(s, first, &state) >= 0;) {
+        CHECK(clock_mono_ms() < end);
+        usleep(5000);
+    }
+    CHECK_INT(fault_arm("", NULL), 0);
+    CHECK_INT(store_bad(s, &bad, 1), 0);
+    n = store_volumes(s, v);
+    for (size_t i = 0; i < n; i++) {
+        failed += v[i].state == VOLUME_FAILED;
+    }
+    CHECK_INT(n, 2);
+    CHECK_INT(failed, FAULTS_BUILT_IN ? 1 : 0);
+    store_close(s);
+    free(first);
+    free(all);
+}
+
 static void test_list(void)
 {
     struct volume_list l = { .count = 0 };
@@ -171,6 +207,7 @@ int main(void)
     snprintf(b, sizeof(b), "%s/b", tap_tmp());
     snprintf(c, sizeof(c), "%s/c", tap_tmp());
     tap_run("the list of volumes that came and went", test_list);
+    tap_run("a disk that fails as the target of a move condemns no replica", test_target_fails);
     tap_run("volumes are added, emptied and let go under readers", test_come_and_go);
     return tap_done();
 }
