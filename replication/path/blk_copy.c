@@ -2,6 +2,17 @@
  * seals and syncs. If anything fails the connection is closed and the target drops what it has. */
 
 #include "replication/path/blk_push.h"
+#include "replication/store/scrub.h"
+
+#define CHECK_MS 120000u /* for the target to read what it has */
+
+/* The masters take these for a word about the source. */
+static int of_target(int err)
+{
+    return err == DFS_ECHECKSUM || err == DFS_ENOBLOCK || err == DFS_EOFFSET || err == DFS_EIO
+               ? DFS_EAGAIN
+               : err;
+}
 
 struct push {
     struct blk_server *server;
@@ -27,7 +38,7 @@ static int push_packet(struct push *p, uint32_t offset, uint32_t *ret_len)
         err = p->ask->pace(p->ask->arg, g.len);
     }
     if (err == 0) {
-        err = blk_push_packet(&p->out, offset, g.len, offset + g.len == p->ask->len);
+        err = of_target(blk_push_packet(&p->out, offset, g.len, offset + g.len == p->ask->len));
     }
     *ret_len = g.len;
     return err;
@@ -42,13 +53,30 @@ static int push_all(struct push *p)
         err = push_packet(p, done, &n);
         done += n;
     } while (err == 0 && done < p->ask->len);
-    return err != 0 ? err : blk_push_finish(&p->out);
+    return err != 0 ? err : of_target(blk_push_finish(&p->out));
 }
 
-/* DFS_OK when the target has the block as it should be: an order may come twice. */
+/* Makes what the target has durable. */
+static int sync_target(struct conn *conn, const struct blk_copy *copy)
+{
+    struct block_sync_req req = { .block = copy->block, .len = copy->len };
+    struct slice msg = SLICE_EMPTY;
+    struct wire_out out;
+    int err;
+
+    wire_out_init(&out, BLK_MSG_MAX);
+    block_sync_req_put(&out, &req);
+    err =
+        conn_call(conn, RPC_block_sync, wire_out_slice(&out), &msg, clock_mono_ms() + BLK_PUSH_MS);
+    wire_out_fini(&out);
+    return err;
+}
+
+/* DFS_OK when the target has the block as it should be, its bytes compared and on disk: an order may
+ * come twice. DFS_EEXIST: what it has is something else. */
 static int ask_target(struct blk_server *s, const struct blk_copy *copy)
 {
-    struct block_stat_req req = { .block = copy->block };
+    struct block_stat_req req = { .block = copy->block, .check = 1 };
     struct block_stat_rep rep = { 0 };
     struct conn *conn = NULL;
     struct wire_out out;
@@ -59,8 +87,9 @@ static int ask_target(struct blk_server *s, const struct blk_copy *copy)
     wire_out_init(&out, BLK_MSG_MAX);
     block_stat_req_put(&out, &req);
     if (err == 0) {
-        err = conn_call(conn, RPC_block_stat, wire_out_slice(&out), &msg,
-                        clock_mono_ms() + BLK_PUSH_MS);
+        err =
+            conn_call(conn, RPC_block_stat, wire_out_slice(&out), &msg, clock_mono_ms() + CHECK_MS);
+        err = scrub_is_damage(err) && err != DFS_ENOBLOCK ? DFS_EEXIST : err;
     }
     if (err == 0) {
         err = block_stat_rep_get(msg, &rep);
@@ -68,9 +97,10 @@ static int ask_target(struct blk_server *s, const struct blk_copy *copy)
     if (err == 0 && (rep.state != REPLICA_SEALED || rep.len != copy->len)) {
         err = DFS_EEXIST;
     }
+    err = err != 0 ? err : sync_target(conn, copy);
     wire_out_fini(&out);
     conn_close(conn);
-    return err;
+    return of_target(err);
 }
 
 int blk_server_copy(struct blk_server *s, const struct blk_copy *copy)
@@ -91,8 +121,8 @@ int blk_server_copy(struct blk_server *s, const struct blk_copy *copy)
     /* The masters have sealed the block; the writer may have gone before it could say so here. */
     err = replica_seal(p.replica, copy->len);
     if (err == 0) {
-        err = blk_open_down(s, &open, slice_str(copy->addr), clock_mono_ms() + BLK_PUSH_MS,
-                            &p.out.conn, &bad);
+        err = of_target(blk_open_down(s, &open, slice_str(copy->addr),
+                                      clock_mono_ms() + BLK_PUSH_MS, &p.out.conn, &bad));
         done = err == DFS_EEXIST;
         err = done ? ask_target(s, copy) : err;
     }

@@ -48,8 +48,9 @@ void blk_server_stats(struct blk_server *s, struct blk_stats *ret);
 /* Pushes a sealed replica to another server, which has it on disk when this returns. Sums are
  * compared here while reading and there again; a copy that fails here is reported as damaged. A
  * target that has the whole block already counts as done.
- * Errors: DFS_ENOBLOCK, DFS_EOFFSET (it is not that long), DFS_ECHECKSUM, DFS_EEXIST (the target
- * has another replica), DFS_ECONN, DFS_ETIMEOUT, what pace returns and what the target answers. */
+ * Errors: DFS_ENOBLOCK, DFS_EOFFSET (it is not that long), DFS_ECHECKSUM, DFS_EIO: of the copy here;
+ * DFS_EEXIST (the target has another replica, or a damaged one), DFS_ECONN, DFS_ETIMEOUT, what pace
+ * returns, and what the target answers: DFS_EAGAIN where that would be one of the first. */
 struct blk_copy {
     uint64_t block;
     uint32_t len;     /* sealed length */

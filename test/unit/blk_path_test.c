@@ -660,6 +660,9 @@ static void test_sync_stat(void)
 static void test_copy(void)
 {
     static const uint32_t lens[] = { 0, 1, 4096, 1 << 20, 7654321 };
+    static const char *const of_target[] = { "blk.packet.store=CHECKSUM times=1",
+                                             "blk.packet.store=NOBLOCK times=1",
+                                             "blk.packet.store=OFFSET times=1" };
     struct blk_copy copy = { .node = 2, .addr = servers[1].addr };
     struct replica_bad bad[8];
     struct block_stat_rep rep;
@@ -687,6 +690,22 @@ static void test_copy(void)
     CHECK_INT(store_bad(servers[0].store, bad, 8), 1);
     CHECK_INT(bad[0].block, copy.block);
     store_bad_told(servers[0].store, 1);
+    /* What the target says of itself is no word about the copy here. */
+    for (unsigned i = 0; i < ARRAY_LEN(of_target) && FAULTS_BUILT_IN; i++) {
+        uint64_t block = sealed_block(5000);
+        struct blk_copy to = { .block = block, .len = 5000, .node = 2, .addr = servers[1].addr };
+
+        CHECK_INT(fault_arm(of_target[i], NULL), 0);
+        CHECK_INT(blk_server_copy(servers[0].srv, &to), DFS_EAGAIN);
+        CHECK_INT(fault_arm("", NULL), 0);
+        CHECK_INT(store_bad(servers[0].store, bad, 8), 0);
+        CHECK_INT(blk_server_copy(servers[0].srv, &to), 0);
+        /* Nor does a damaged one there count. */
+        damage(1, block, 2500);
+        CHECK_INT(blk_server_copy(servers[0].srv, &to), DFS_EEXIST);
+        CHECK_INT(store_bad(servers[1].store, bad, 8), 1);
+        store_bad_told(servers[1].store, 1);
+    }
     /* The target lets go of what it had as soon as the connection is gone. */
     for (int i = 0; i < 400 && call_stat(1, copy.block, false, &rep) == 0; i++) {
         usleep(5000);
