@@ -388,7 +388,7 @@ static void delete_strays(struct master *m, uint64_t now)
          i < STRAYS_AT_ONCE && strays_due(&m->strays, now, m->conf->delete_grace, &block, &node);
          i++) {
         log_event(LOG_INFO, "replica.stray", "node=%u block=%ju", node, (uintmax_t)block);
-        repair_delete_stray(m->repair, block, node, now);
+        repair_stray(m->repair, block, node, now);
     }
 }
 

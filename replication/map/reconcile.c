@@ -83,7 +83,7 @@ enum verdict reconcile_judge(uint64_t block, const struct block_rec *rec, bool l
         /* Deleted blocks with holders are deleted in their own time. */
         return listed ? VERDICT_FINE : VERDICT_STRAY;
     }
-    if (have->len < rec->len) {
+    if (have->len < rec->len || have->state == REPLICA_DAMAGED) {
         return listed ? VERDICT_SHORT : VERDICT_STRAY;
     }
     if (have->len > rec->len || have->state == REPLICA_OPEN) {

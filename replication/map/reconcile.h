@@ -37,7 +37,7 @@ uint32_t reconcile_differ(const struct reconcile_digest *ours, struct wire_list 
 enum verdict {
     VERDICT_FINE,
     VERDICT_SEAL,   /* sealed block, replica open or longer: tell it the end */
-    VERDICT_SHORT,  /* shorter than the sealed length: no good copy */
+    VERDICT_SHORT,  /* shorter than the sealed length, or damaged: no good copy */
     VERDICT_ADOPT,  /* sealed and right, but not in the record: it may be needed */
     VERDICT_RESCUE, /* open, long enough, not in the record: seal it if it is needed */
     VERDICT_STRAY,  /* not in the record, not needed: delete it after a grace */

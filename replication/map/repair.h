@@ -114,7 +114,11 @@ void repair_seal_copy(struct repair *r, uint64_t block, uint32_t node, uint32_t 
 /* The server has a whole copy that is not in the record, sealed or still open: taken into the
  * record when the block needs one. False: it does not. */
 bool repair_adopt(struct repair *r, uint64_t block, uint32_t node, bool sealed, uint64_t now_ms);
-/* The server has a copy that is not in the record: checked again, then ordered to be deleted. */
+/* The grace of a copy that is not in the record is over: taken into the record when the block needs
+ * one by now, else deleted. */
+void repair_stray(struct repair *r, uint64_t block, uint32_t node, uint64_t now_ms);
+/* The server has a copy that is not in the record: checked again, then ordered to be deleted. One of a
+ * block that has no good copy is kept, whatever it is worth. */
 void repair_delete_stray(struct repair *r, uint64_t block, uint32_t node, uint64_t now_ms);
 void repair_change(struct repair *r, const struct repair_change *c);
 /* Is the copy known to be damaged? */

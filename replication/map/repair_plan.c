@@ -53,6 +53,7 @@ void repair_delete_stray(struct repair *r, uint64_t block, uint32_t node, uint64
 {
     struct problem *p = problem_find(r, block);
     struct block_rec rec;
+    struct standing s;
     int err = r->env.get(r->env.arg, block, &rec);
 
     if ((err != DFS_OK && err != DFS_ENOBLOCK) || (p != NULL && p->changes + p->copies != 0)) {
@@ -63,7 +64,20 @@ void repair_delete_stray(struct repair *r, uint64_t block, uint32_t node, uint64
             return;
         }
     }
+    if (err == DFS_OK && rec.state != BLOCK_DELETED && rec.len != 0) {
+        standing_of(r, block, &rec, &s);
+        if (s.good + s.leaving == 0) {
+            return; /* short or damaged, but it may be all that is left */
+        }
+    }
     delete_copy(r, block, node, now_ms);
+}
+
+void repair_stray(struct repair *r, uint64_t block, uint32_t node, uint64_t now_ms)
+{
+    if (!repair_adopt(r, block, node, false, now_ms)) {
+        repair_delete_stray(r, block, node, now_ms);
+    }
 }
 
 void repair_sealed(struct repair *r, uint64_t block, const struct block_rec *rec, uint64_t now_ms)

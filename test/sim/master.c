@@ -546,7 +546,7 @@ static void tick(void *arg, uint64_t unused)
     (void)unused;
     members_step(&m->members, master_now_ms(m), member_moved, m);
     while (strays_due(&m->strays, master_now_ms(m), GRACE_MS, &block, &node)) {
-        repair_delete_stray(m->repair, block, node, master_now_ms(m));
+        repair_stray(m->repair, block, node, master_now_ms(m));
     }
     if (m->gathering_count < MAX_CMDS / 4) {
         repair_step(m->repair, 16, master_now_ms(m));

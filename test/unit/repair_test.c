@@ -455,6 +455,27 @@ static void test_stray(void)
     CHECK(holds[2][1]);
     CHECK(!holds[3][1]);
     stop();
+    /* Needed when its grace is over: it becomes a holder. */
+    start(3);
+    make_block(1, 2, on, 2);
+    holds[3][1] = true;
+    up[2] = false;
+    run(20000);
+    repair_stray(r, 1, 3, now);
+    run(1000);
+    CHECK(holds[3][1]);
+    CHECK_INT(good_holders(1), 2);
+    stop();
+    /* All that is left of a block: kept. */
+    start(3);
+    make_block(1, 2, on, 2);
+    rotten[3][1] = holds[3][1] = true;
+    repair_bad(r, 1, 1, DFS_ECHECKSUM, now);
+    repair_bad(r, 1, 2, DFS_ECHECKSUM, now);
+    repair_delete_stray(r, 1, 3, now);
+    run(3000);
+    CHECK(holds[3][1]);
+    stop();
 }
 
 /* Servers die and come back, copies rot, wants change: never is the last good copy deleted, and in
