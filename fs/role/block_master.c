@@ -75,6 +75,11 @@ static int judge_register(int err, const struct block_master *m, struct why *why
         return why_set(why, err, "the masters speak another protocol version than %d",
                        DFS_PROTOCOL);
     }
+    if (err == DFS_EBUSY) {
+        return why_set(why, err,
+                       "a server with the same identity lives at another address: was block.data "
+                       "copied, or the server moved just now?");
+    }
     return why_set(why, err, "no master took the registration: %s", err_text(err));
 }
 
@@ -210,71 +215,68 @@ static int send_range(struct block_master *m, uint64_t range)
     return err;
 }
 
-static int send_ranges(struct block_master *m, struct wire_list differ)
+/* Lists of the ranges that differ, which rep names. */
+static int send_ranges(struct block_master *m, const struct wire_out *rep,
+                       int (*meanwhile)(void *arg), void *arg)
 {
-    struct wire_in in = wire_in_of(differ.items);
-    int err = 0;
+    struct server_digests_rep got;
+    int err = server_digests_rep_get(wire_out_slice(rep), &got);
+    struct wire_in in = wire_in_of(got.differ.items);
 
-    for (uint32_t i = 0; i < differ.count && err == 0; i++) {
+    for (uint32_t i = 0; err == 0 && i < got.differ.count; i++) {
         struct range_ref r;
 
         err = range_ref_get(&in, &r);
-        if (err == 0) {
-            err = send_range(m, r.range);
-        }
+        err = err != 0 ? err : send_range(m, r.range);
+        err = err != 0 ? err : meanwhile(arg);
     }
     return err;
 }
 
-/* The digests d[0..n), which are all there are in first..last. */
+/* The digests d[0..n), which are all there are in first..last; rep: the answer. */
 static int send_digests(struct block_master *m, const struct range_digest *d, size_t n,
-                        uint64_t first, uint64_t last)
+                        uint64_t first, uint64_t last, struct wire_out *rep)
 {
     struct server_digests_req req = {
         .node = m->node, .boot = m->boot, .first = first, .last = last
     };
-    struct server_digests_rep got;
-    struct wire_out list, out, rep;
+    struct wire_out list, out;
     int err;
 
     wire_out_init(&list, LIMIT_MSG);
     wire_out_init(&out, LIMIT_MSG);
-    wire_out_init(&rep, LIMIT_MSG);
     for (size_t i = 0; i < n; i++) {
         range_digest_put(&list, &d[i]);
     }
     req.digests = wire_out_list(&list, (uint32_t)n);
     server_digests_req_put(&out, &req);
-    err = call(m, RPC_server_digests, &out, &rep, CALL_MS);
-    if (err == 0) {
-        err = server_digests_rep_get(wire_out_slice(&rep), &got);
-    }
-    if (err == 0) {
-        err = send_ranges(m, got.differ);
-    }
+    err = call(m, RPC_server_digests, &out, rep, CALL_MS);
     wire_out_fini(&list);
     wire_out_fini(&out);
-    wire_out_fini(&rep);
     return err;
 }
 
-int block_master_report(struct block_master *m)
+int block_master_report(struct block_master *m, int (*meanwhile)(void *arg), void *arg)
 {
     struct range_digest *d = NULL;
     size_t count = store_digests(m->store, &d);
+    struct wire_out rep;
     uint64_t first = 0;
     size_t at = 0;
     int err;
 
+    wire_out_init(&rep, LIMIT_MSG);
     do {
         size_t n = MIN(count - at, DIGESTS_MAX);
         bool end = at + n == count;
         uint64_t last = end ? UINT64_MAX : d[at + n - 1].range;
 
-        err = send_digests(m, d + at, n, first, last);
+        err = send_digests(m, d + at, n, first, last, &rep);
+        err = err != 0 ? err : send_ranges(m, &rep, meanwhile, arg);
         at += n;
         first = last + 1;
     } while (err == 0 && at < count);
+    wire_out_fini(&rep);
     free(d);
     return err;
 }

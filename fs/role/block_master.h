@@ -29,8 +29,9 @@ struct block_master {
 int block_master_register(struct block_master *m, struct why *why);
 /* Tells volumes, results and damaged copies; takes orders. *ret_flags: enum heartbeat_flag. */
 int block_master_heartbeat(struct block_master *m, uint8_t *ret_flags);
-/* Digests of everything, and lists of the ranges that differ. */
-int block_master_report(struct block_master *m);
+/* Digests of everything, and lists of the ranges that differ. That may take longer than a server may be
+ * silent: meanwhile is called between two messages; its error ends the report. */
+int block_master_report(struct block_master *m, int (*meanwhile)(void *arg), void *arg);
 /* A clean stop; waits half a second at most. Any thread. */
 void block_master_bye(struct block_master *m);
 

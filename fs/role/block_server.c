@@ -74,6 +74,10 @@ static int seal(struct role *r, const struct block_order *o, uint32_t *ret_len)
     }
     err = replica_seal(replica, o->len);
     *ret_len = replica_look(replica).len;
+    /* The masters may be about to count on it. */
+    if (err == 0 && replica_is_damaged(replica)) {
+        err = DFS_ECHECKSUM;
+    }
     if (err == DFS_ECHECKSUM) {
         store_damaged(r->store, replica, err);
     }
@@ -214,6 +218,32 @@ static void not_answered(struct role *r, int err)
     }
 }
 
+/* Between the messages of a report: the heartbeat that is due. */
+static int beat_meanwhile(void *arg)
+{
+    struct role *r = arg;
+    uint64_t sent = clock_mono_ms();
+    uint8_t flags = 0;
+    int err;
+
+    if (atomic_load(&r->stop)) {
+        return DFS_ESHUTDOWN;
+    }
+    if (sent - r->answered_ms < r->master.heartbeat_ms) {
+        return 0;
+    }
+    err = block_master_heartbeat(&r->master, &flags);
+    if (err == 0 && (flags & HEARTBEAT_REGISTER) != 0) {
+        return DFS_ENOENT; /* told again with the next one */
+    }
+    if (err != 0) {
+        not_answered(r, err);
+    } else {
+        answered(r, sent);
+    }
+    return err;
+}
+
 static void beat_once(struct role *r)
 {
     uint64_t sent = clock_mono_ms();
@@ -237,7 +267,7 @@ static void beat_once(struct role *r)
     answered(r, sent);
     r->report = r->report || (flags & HEARTBEAT_REPORT) != 0;
     if (r->report && (flags & HEARTBEAT_REGISTER) == 0) {
-        r->report = block_master_report(&r->master) != 0;
+        r->report = block_master_report(&r->master, beat_meanwhile, r) != 0;
     }
     scrubber_look(r->chores.scrubber);
     if ((flags & HEARTBEAT_REGISTER) == 0) {
@@ -391,7 +421,7 @@ static int register_first(struct role *r, bool *ret_stop, struct why *why)
         if (complained == 0 || now - complained >= COMPLAIN_MS) {
             complained = now;
             log_event(LOG_WARN, "block.not_registered", "masters=\"%s\" err=\"%s\"",
-                      r->conf->masters, err_text(err));
+                      r->conf->masters, why->text);
         }
         if (daemon_wait(r->signals, RETRY_MS) == DAEMON_STOP) {
             *ret_stop = true;
@@ -445,6 +475,7 @@ static int start(struct role *r, bool *ret_stop, struct why *why)
     if (err == 0) {
         r->told.store = r->store;
         r->told.server = r->server;
+        r->told.scrubber = r->chores.scrubber;
         err = metrics_http_start(r->conf->block_metrics, r->addr, 1, ROLE_BLOCK,
                                  block_metrics_collect, &r->told, &r->metrics, why);
         if (err != 0) {

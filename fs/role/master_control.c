@@ -144,6 +144,23 @@ static struct slice rack_of(const struct master *m, struct slice host, struct sl
     return said;
 }
 
+/* One that was started again elsewhere is let in when the former has been silent for a while. */
+static int check_twin(struct master *m, const struct server_rec *rec, uint64_t boot)
+{
+    const struct member *s;
+
+    pthread_mutex_lock(&m->map_mu);
+    s = members_twin(&m->members, rec, boot);
+    if (s != NULL) {
+        log_event(LOG_WARN, "master.refused",
+                  "addr=%s host=\"%s\" err=\"a server with the same identity lives at %s: "
+                  "was its block.data copied?\"",
+                  rec->addr, rec->host, s->rec.addr);
+    }
+    pthread_mutex_unlock(&m->map_mu);
+    return s != NULL ? DFS_EBUSY : 0;
+}
+
 static int on_register(struct master *m, struct slice msg, struct wire_out *rep)
 {
     struct server_register_rep out = { .cluster = slice_of(m->cluster, sizeof(m->cluster)),
@@ -171,7 +188,8 @@ static int on_register(struct master *m, struct slice msg, struct wire_out *rep)
                   rec.host);
         return DFS_EWRONGCLUSTER;
     }
-    err = know_server(m, &rec, &out.node);
+    err = check_twin(m, &rec, q.boot);
+    err = err != DFS_OK ? err : know_server(m, &rec, &out.node);
     if (err == DFS_OK && q.node != 0 && q.node != out.node) {
         log_event(LOG_WARN, "master.renumbered", "addr=%s was=%u is=%u", rec.addr, q.node,
                   out.node);

@@ -25,6 +25,10 @@ static void tell_servers(const struct status_rep *rep, struct metrics_out *out)
         metrics_tell(out, METRIC_server_used, "server", name, (double)s.used);
         metrics_tell(out, METRIC_server_free, "server", name, (double)s.free);
         metrics_tell(out, METRIC_server_blocks, "server", name, (double)s.blocks);
+        metrics_tell(out, METRIC_server_trouble, "server", name, s.trouble);
+        metrics_tell(out, METRIC_server_away, "server", name, (double)s.away_ms / 1e3);
+        metrics_tell(out, METRIC_server_leaving, "server", name, s.intent);
+        metrics_tell(out, METRIC_server_left, "server", name, (double)s.left_blocks);
         free(name);
     }
 }
@@ -42,7 +46,16 @@ static void tell_status(const struct status_rep *rep, struct metrics_out *out)
         { METRIC_under_replicated, rep->under_replicated },
         { METRIC_missing, rep->missing },
         { METRIC_corrupt, rep->corrupt },
+        { METRIC_misplaced, rep->misplaced },
         { METRIC_repairing, rep->repairing },
+        { METRIC_repair_bytes, rep->repair_bytes },
+        { METRIC_repair_rate, rep->repair_rate },
+        { METRIC_moving, rep->moving },
+        { METRIC_balance_bytes, rep->balance_bytes },
+        { METRIC_balance_rate, rep->balance_rate },
+        { METRIC_live_bytes, rep->live_bytes },
+        { METRIC_garbage_bytes, rep->garbage_bytes },
+        { METRIC_open_bytes, rep->open_bytes },
         { METRIC_deleting, rep->deleting },
         { METRIC_scanning, rep->scanning },
     };

@@ -5,6 +5,7 @@
 #include "cluster/base/metrics.h"
 
 #include "replication/path/blk_server.h"
+#include "replication/store/scrubber.h"
 
 struct master;
 
@@ -14,6 +15,7 @@ void master_metrics_collect(void *arg, struct metrics_out *out);
 struct block_metrics {
     struct store *store;
     struct blk_server *server;
+    struct scrubber *scrubber;
     _Atomic bool registered; /* a master has answered the last heartbeat */
 };
 

@@ -148,6 +148,22 @@ int members_find(const struct members *t, struct slice name, struct member **ret
     return DFS_OK;
 }
 
+const struct member *members_twin(const struct members *t, const struct server_rec *rec,
+                                  uint64_t boot)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        const struct member *m = t->all[i];
+
+        if (memcmp(m->rec.uuid, rec->uuid, sizeof(rec->uuid)) == 0) {
+            return member_state(m) == MEMBER_LIVE && m->boot != 0 && m->boot != boot &&
+                           strcmp(m->rec.addr, rec->addr) != 0
+                       ? m
+                       : NULL;
+        }
+    }
+    return NULL;
+}
+
 int members_load(struct members *t, uint32_t node, const struct server_rec *rec, uint64_t now_ms)
 {
     size_t i = find(t, node);

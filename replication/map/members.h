@@ -126,6 +126,11 @@ bool members_intend(struct members *t, uint32_t node, const struct server_rec *r
  * DFS_EINVAL (several on that host). */
 int members_find(const struct members *t, struct slice name, struct member **ret, struct why *why);
 
+/* The server that is alive with this identity, by another start and at another address: two have the
+ * same store, or copies of it. NULL: there is none. */
+const struct member *members_twin(const struct members *t, const struct server_rec *rec,
+                                  uint64_t boot);
+
 /* A server that the state machine knows: suspect until it is heard, dead after dead_ms. Known here
  * already: its address is replaced, intents stay as they are (members_intend).
  * DFS_ENOSPC beyond LIMIT_BLOCK_SERVERS. */

@@ -48,7 +48,23 @@ value_is() { # PROCESS METRIC VALUE
     [ "$(value master-1 dfs_master_commands_total)" -ge 3 ]
     value_is master-1 dfs_file_bytes 3145728
     value_is master-1 dfs_blocks_missing 0
+    value_is master-1 dfs_blocks_misplaced 0
+    value_is master-1 dfs_repair_pending_bytes 0
     wait_until 30 value_is master-1 dfs_master_scanning 0
+}
+
+counted() { # as often as the census is taken
+    [ "$(value master-1 dfs_replicas_live_bytes)" = $((2 * 3145728)) ]
+}
+
+@test "metrics: what copies hold, and how far the scrub is" {
+    wait_until 60 counted
+    volume=$(dfs c volume ls --json | jq -r '.[] | select(.host == "block-1") | .path')
+    dfs c scrub --now -w
+    [ "$(value block-1 "dfs_scrub_last_pass_seconds{path=\"$volume\"}")" != 0 ]
+    [ "$(value block-1 "dfs_scrub_done_bytes{path=\"$volume\"}")" -ge 3145728 ]
+    value_is block-1 "dfs_scrub_damaged_total{path=\"$volume\"}" 0
+    value_is block-1 dfs_scrub_waiting_replicas 0
 }
 
 @test "metrics: a dead server shows" {

@@ -341,8 +341,33 @@ static void test_bad_volumes(void)
     members_fini(&t);
 }
 
+static void test_twin(void)
+{
+    struct server_rec rec = { .uuid = "0123456789abcde", .addr = "a:1", .host = "h1" };
+    struct server_rec twin = rec;
+
+    members_init(&t, &conf, 1000);
+    CHECK_INT(members_load(&t, 7, &rec, 1000), DFS_OK);
+    snprintf(twin.addr, sizeof(twin.addr), "b:1");
+    CHECK(members_twin(&t, &twin, 6) == NULL); /* nobody has come yet */
+    CHECK_INT(register_at(7, 5, 1000, 1, VOLUME_OK), DFS_OK);
+    CHECK(members_twin(&t, &twin, 6) == members_get(&t, 7));
+    CHECK(members_twin(&t, &twin, 5) == NULL); /* the same start */
+    CHECK(members_twin(&t, &rec, 6) == NULL);  /* the port is its own: it was started again */
+    twin.uuid[0]++;
+    CHECK(members_twin(&t, &twin, 6) == NULL);
+    twin.uuid[0]--;
+    steps(1500, 4000);
+    CHECK(members_twin(&t, &twin, 6) == NULL); /* silent: it has moved */
+    CHECK_INT(register_at(7, 5, 4000, 1, VOLUME_OK), DFS_OK);
+    CHECK(members_bye(&t, 7, 5));
+    CHECK(members_twin(&t, &twin, 6) == NULL);
+    members_fini(&t);
+}
+
 int main(void)
 {
+    tap_run("two servers with one identity", test_twin);
     tap_run("silence makes suspect, then dead; registering revives", test_states);
     tap_run("a pause of this process is not silence of the servers", test_sleep_is_no_silence);
     tap_run("space is summed over volumes that work", test_space);
