@@ -139,6 +139,8 @@ void client_end_view(struct client *c, struct read_view *v);
 /* Its bytes are read from somebody's cache. Reading itself counts anyway. True when this moved the time
  * of the last access. */
 bool file_accessed(struct file *f);
+/* Somebody may have cached what was read through this handle, although it appends. */
+void file_cached(struct file *f);
 /* For caches that fill up what is behind the end with zeros: if the file (still) ends at or before
  * off, calls fn and returns true. Until fn returns nobody is told of a greater size. */
 bool file_ends_at(struct file *f, uint64_t off, void (*fn)(void *arg), void *arg);

@@ -152,7 +152,7 @@ static void land(struct part *p, int err, const struct attr *a)
             if (a->data_version != n->attr.data_version + 1 || (n->appending && a->size != end)) {
                 n->stale = true;
                 node_foreign_locked(n);
-            } else if (n->appending && other_handles(n)) {
+            } else if (n->appending && (atomic_load(&n->cached) || other_handles(n))) {
                 node_foreign_locked(n); /* the kernel did not put it into its pages */
             }
             n->attr = *a;

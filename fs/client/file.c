@@ -271,6 +271,11 @@ static int size_now(struct node *n, uint64_t end, uint64_t deadline_ms, uint64_t
     return err;
 }
 
+void file_cached(struct file *f)
+{
+    atomic_store(&f->node->cached, true);
+}
+
 bool file_ends_at(struct file *f, uint64_t off, void (*fn)(void *arg), void *arg)
 {
     struct node *n = f->node;

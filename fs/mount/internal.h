@@ -98,8 +98,9 @@ struct mount {
     struct metrics_http *metrics;
     struct inval_queue inval_names;
     struct inval_queue inval_pages;
-    bool can_expire; /* the kernel knows how to look a name up again without forgetting it */
-    int signals;     /* from daemon_signals() */
+    uint64_t init_flags; /* for the answer to the kernel's greeting, until that is given */
+    bool can_expire;     /* the kernel knows how to look a name up again without forgetting it */
+    int signals;         /* from daemon_signals() */
     pthread_t main_thread;
     pthread_t signal_thread;
     atomic_bool loop_done; /* no worker serves any more */
@@ -159,6 +160,11 @@ void xattr_memo_put(struct mount *m, const struct attr *a);
 void xattr_memo_forget(struct mount *m, uint64_t ino);
 /* true: the inode has nothing that these bits of enum attr_flag stand for. false: it may. */
 bool xattr_memo_none(struct mount *m, uint64_t ino, uint8_t flags);
+
+/* ---- init_ext.c ---- */
+
+/* Before the kernel's greeting is answered by libfuse: what is to be added to that. */
+int init_ext_start(struct mount *m, const void *greeting, size_t len);
 
 /* ---- keeper.c ---- */
 

@@ -46,6 +46,12 @@ static struct fileh *fileh_new(struct file *f, int flags)
     return h;
 }
 
+/* Only the masters know where what is appended goes: no page has it. */
+static bool past_pages(const struct fileh *h)
+{
+    return h->append && h->can_write;
+}
+
 static void fileh_free(struct fileh *h)
 {
     if (h->plain != NULL) {
@@ -123,7 +129,7 @@ static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
         return;
     }
     fi->keep_cache = !changed;
-    fi->direct_io = h->append; /* only the masters know where the bytes go: no page has them */
+    fi->direct_io = past_pages(h);
     note_access(m, node, h, fi, a.size);
     if (fuse_reply_open(req, fi) == -ENOENT) { /* interrupted: nobody will release it */
         (void)handles_remove(m->handles, h->fh);
@@ -163,7 +169,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
         return;
     }
     fi->keep_cache = !existed;
-    fi->direct_io = h->append;
+    fi->direct_io = past_pages(h);
     if (fuse_reply_create(req, &e, fi) == -ENOENT) {
         (void)handles_remove(m->handles, h->fh);
         fileh_free(h);
@@ -224,10 +230,14 @@ static void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
     struct mount *m = mount_of(req);
     struct read_answer r = { .req = req };
     uint8_t *own = (uint8_t *)thread_buffer();
-    struct file *f = fileh_of(fi)->f;
+    struct fileh *h = fileh_of(fi);
+    struct file *f = h->f;
     bool sent = false;
     int err;
 
+    if (past_pages(h)) { /* it may be a page of a mapping */
+        file_cached(f);
+    }
     size = MIN(size, WRITE_BYTES);
     err = file_read_view(f, own, size, (uint64_t)off, &r.view, &r.len);
     /* Behind the end the kernel fills its page with zeros. So the end has to be where it is told. */

@@ -195,6 +195,14 @@ posix() {
     posix mmap f
 }
 
+@test "mount: mappings of a file that is opened to append" {
+    run posix map_append f
+    if [ $status -eq 77 ] && ! printf '6.6\n%s\n' "$(uname -r)" | sort -VC; then
+        skip "this kernel maps no such files"
+    fi
+    [ $status -eq 0 ]
+}
+
 @test "mount: random writes, truncates and reads agree with an array" {
     for seed in 1 2 3; do posix model "f$seed" $seed 400; done
 }

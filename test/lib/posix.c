@@ -3,6 +3,8 @@
  *   posix rename2 noreplace|exchange A B     exit status 0, or errno's name on stderr
  *   posix unlinked FILE       write, unlink, write on, read back through the open descriptor
  *   posix mmap FILE           shared mapping: written bytes are in the file, read bytes are right
+ *   posix map_append FILE     shared mappings of a file that is opened to append; exit status 77 where the
+ *                             kernel cannot
  *   posix append FILE N       N processes append lines of 64 bytes through O_APPEND descriptors
  *   posix many DIR N          make N files, several processes at once
  *   posix count DIR           entries that readdir gives; fails when one comes twice
@@ -105,6 +107,32 @@ static int do_mmap(char **a)
     NEED(pread(fd, c, 3, 199999) == 3 && c[0] == 'm' && c[1] == 0);
     p = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
     NEED(p != MAP_FAILED && p[150000] == 'm' && p[4096] == 'y');
+    return 0;
+}
+
+static int do_map_append(char **a)
+{
+    char c[12];
+    char *p;
+    int fd = open(a[0], O_RDWR | O_CREAT | O_TRUNC | O_APPEND, 0644);
+    int in = open(a[0], O_RDONLY | O_APPEND);
+
+    NEED(fd >= 0 && in >= 0 && write(fd, "one", 3) == 3);
+    p = mmap(NULL, 8192, PROT_READ, MAP_SHARED, in, 0);
+    NEED(p != MAP_FAILED && memcmp(p, "one", 4) == 0 && munmap(p, 8192) == 0 && close(in) == 0);
+    p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED && errno == ENODEV) {
+        return 77;
+    }
+    NEED(p != MAP_FAILED && memcmp(p, "one", 4) == 0);
+    NEED(write(fd, "two", 3) == 3);
+    NEED(memcmp(p, "onetwo", 7) == 0);
+    memcpy(p, "ONE", 3);
+    NEED(write(fd, "three", 5) == 5);
+    NEED(memcmp(p, "ONEtwothree", 12) == 0);
+    NEED(msync(p, 8192, MS_SYNC) == 0 && munmap(p, 8192) == 0);
+    NEED(pread(fd, c, sizeof(c), 0) == 11 && memcmp(c, "ONEtwothree", 11) == 0);
+    NEED(close(fd) == 0);
     return 0;
 }
 
@@ -489,11 +517,14 @@ int main(int argc, char **argv)
         int args;
         int (*fn)(char **);
     } commands[] = {
-        { "rename2", 3, do_rename2 }, { "unlinked", 1, do_unlinked }, { "mmap", 1, do_mmap },
-        { "append", 2, do_append },   { "many", 2, do_many },         { "count", 1, do_count },
-        { "seekdir", 1, do_seekdir }, { "model", 3, do_model },       { "hold", 2, do_hold },
-        { "excl", 1, do_excl },       { "holes", 1, do_holes },       { "huge", 1, do_huge },
-        { "copy", 2, do_copy },       { "direct", 1, do_direct },     { "read", 1, do_read },
+        { "rename2", 3, do_rename2 }, { "unlinked", 1, do_unlinked },
+        { "mmap", 1, do_mmap },       { "map_append", 1, do_map_append },
+        { "append", 2, do_append },   { "many", 2, do_many },
+        { "count", 1, do_count },     { "seekdir", 1, do_seekdir },
+        { "model", 3, do_model },     { "hold", 2, do_hold },
+        { "excl", 1, do_excl },       { "holes", 1, do_holes },
+        { "huge", 1, do_huge },       { "copy", 2, do_copy },
+        { "direct", 1, do_direct },   { "read", 1, do_read },
         { "utimens", 1, do_utimens },
     };
 
