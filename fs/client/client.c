@@ -17,6 +17,7 @@
 #include "fs/client/readahead.h"
 #include "fs/client/writer.h"
 
+#define PASS_MS    5000   /* of sending in one pass, with servers that do not answer */
 #define HURRY_MS   250    /* from a write to a file that others have open to its commit */
 #define CLOSED_MAX 100000 /* inodes in one ping */
 
@@ -113,19 +114,48 @@ static void hold_blocks(struct node *n, struct ended *e, size_t count)
     pthread_mutex_unlock(&n->mu);
 }
 
+/* Behind those whose turn did not come. */
+static void put_last(struct client *c, struct node **nodes, size_t count)
+{
+    pthread_mutex_lock(&c->mu);
+    for (size_t i = 0; i < count; i++) {
+        if (nodes[i]->dirty_listed) {
+            list_remove(&nodes[i]->dirty_link);
+            list_push_back(&c->dirty, &nodes[i]->dirty_link);
+        }
+    }
+    pthread_mutex_unlock(&c->mu);
+}
+
+/* Sends what all nodes have, or as much of it as there is time for. */
+static int send_all(struct client *c, struct node **nodes, size_t count, bool all)
+{
+    uint64_t began_ms = clock_mono_ms();
+    uint64_t deadline_ms = client_deadline(c);
+    int first = DFS_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        int err = writer_tick(nodes[i], c->conf->commit_interval, all,
+                              all ? deadline_ms : client_deadline(c));
+
+        first = first != 0 ? first : err;
+        if (!all && clock_mono_ms() - began_ms > PASS_MS) {
+            put_last(c, nodes, i + 1);
+            break;
+        }
+    }
+    return first;
+}
+
 int client_commit_pass(struct client *c, bool all)
 {
     struct ended *ended;
     size_t ended_count = streams_tick(c->streams, &ended);
     size_t count;
     struct node **nodes = dirty_nodes(c, &count);
-    int first = DFS_OK;
+    int first = send_all(c, nodes, count, all);
     int err;
 
-    for (size_t i = 0; i < count; i++) {
-        err = writer_tick(nodes[i], c->conf->commit_interval, all);
-        first = first != 0 ? first : err;
-    }
     err = commit_nodes(nodes, count, client_deadline(c));
     for (size_t i = 0; i < count; i++) {
         hold_blocks(nodes[i], ended, ended_count);
@@ -146,7 +176,7 @@ static void commit_shared(struct client *c)
         if (atomic_load(&nodes[i]->shared)) {
             struct node *n = nodes[i];
 
-            (void)writer_tick(n, 0, false);
+            (void)writer_tick(n, 0, false, client_deadline(c));
             nodes[i] = nodes[shared];
             nodes[shared++] = n;
         }

@@ -122,6 +122,11 @@ int file_create(struct client *c, const struct cred *cr, uint64_t parent, struct
 /* Drops the handle. Does not wait for data: call file_flush() before to learn of errors. */
 void file_close(struct file *f);
 uint64_t file_ino(const struct file *f);
+/* Is there an error that file_flush() would tell? */
+bool file_owes(struct file *f);
+/* Another process, whose place this one has taken, died with data of the file that nobody had synced:
+ * the next flush or fsync of this handle, and of those opened before anybody was told, says so. */
+void file_lost(struct file *f);
 
 /* Up to len bytes at off; *ret_len less than len only at the end of the file. */
 int file_read(struct file *f, void *p, size_t len, uint64_t off, size_t *ret_len);

@@ -8,6 +8,8 @@
 #include "fs/client/client_int.h"
 #include "fs/client/writer.h"
 
+#define GONE_MAX 1024u /* blocks that a writer remembers to sync */
+
 /* What one command tells of one node. */
 struct part {
     struct node *node;
@@ -141,6 +143,9 @@ static void land(struct part *p, int err, const struct attr *a)
         for (size_t i = 0; i < p->block_count; i++) {
             wcore_committed(&n->writer->core, &p->blocks[i]);
         }
+        if (n->writer->core.gone_count > GONE_MAX && wcore_forget_committed(&n->writer->core) > 0) {
+            node_unsynced_locked(n);
+        }
         uint64_t end = extmap_end(&n->flying);
 
         extmap_clear(&n->flying);
@@ -165,6 +170,7 @@ static void land(struct part *p, int err, const struct attr *a)
     } else {
         extmap_clear(&n->flying);
         n->stale = true;
+        node_foreign_locked(n); /* caches above have what is lost */
         node_fail_locked(n, err);
         log_event(LOG_ERROR, "client.commit", "inode=%ju err=%s", (uintmax_t)n->ino, err_name(err));
     }

@@ -19,7 +19,7 @@ static struct file *handle_new(struct node *n, int flags)
     f->writes = (flags & O_ACCMODE) != O_RDONLY;
     pthread_mutex_init(&f->mu, NULL);
     pthread_mutex_lock(&n->mu);
-    f->error_seq = n->error_seq;
+    f->error_seq = n->error_told || n->error_seq == 0 ? n->error_seq : n->error_seq - 1;
     pthread_mutex_unlock(&n->mu);
     pthread_mutex_lock(&n->c->mu);
     n->handles++;
@@ -195,15 +195,40 @@ int file_create(struct client *c, const struct cred *cr, uint64_t parent, struct
     struct node *n = node_get(c, a.ino);
 
     pthread_mutex_lock(&n->mu);
-    n->attr = a;
-    n->known = UINT64_MAX;
-    n->synced_before = true;
+    if (n->attr.version == 0) { /* nobody here was quicker to open it */
+        n->attr = a;
+        n->known = UINT64_MAX;
+        n->synced_before = true;
+    }
     pthread_mutex_unlock(&n->mu);
     if (ret_attr != NULL) {
         *ret_attr = a;
     }
     *ret = handle_new(n, flags);
     return DFS_OK;
+}
+
+bool file_owes(struct file *f)
+{
+    struct node *n = f->node;
+    bool owes;
+
+    pthread_mutex_lock(&n->mu);
+    owes = f->error_seq != n->error_seq;
+    pthread_mutex_unlock(&n->mu);
+    return owes;
+}
+
+void file_lost(struct file *f)
+{
+    struct node *n = f->node;
+
+    pthread_mutex_lock(&n->mu);
+    if (n->error_seq == 0) {
+        node_fail_locked(n, DFS_EIO);
+    }
+    f->error_seq = 0;
+    pthread_mutex_unlock(&n->mu);
 }
 
 void file_close(struct file *f)
@@ -426,6 +451,7 @@ static int latched(struct file *f)
     if (f->error_seq != n->error_seq) {
         err = n->error;
         f->error_seq = n->error_seq;
+        n->error_told = true;
     }
     pthread_mutex_unlock(&f->mu);
     pthread_mutex_unlock(&n->mu);

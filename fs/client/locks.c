@@ -189,6 +189,7 @@ static void say_lost(struct client *c, struct htab *lost)
         if (node != NULL) {
             pthread_mutex_lock(&node->mu);
             node_fail_locked(node, DFS_EIO);
+            node->error_told = true; /* who opens it from now on has lost nothing */
             pthread_mutex_unlock(&node->mu);
             node_put(node);
         }

@@ -76,6 +76,8 @@ static void node_follow(struct node *n, const struct setattr_req *want, struct a
     pthread_mutex_lock(&n->mu);
     if ((want->valid & SET_SIZE) != 0) {
         extmap_punch(&n->map, want->size, UINT64_MAX);
+        extmap_overlay(&n->map, &n->flying); /* what came meanwhile is newer */
+        extmap_overlay(&n->map, &n->todo);
         readahead_drop(n, 0, UINT64_MAX);
         if (a->version >= n->attr.version) {
             if (a->data_version > n->attr.data_version + 1) {
@@ -93,6 +95,7 @@ static void node_follow(struct node *n, const struct setattr_req *want, struct a
 int client_setattr(struct client *c, const struct cred *cr, const struct setattr_req *want,
                    struct attr *ret)
 {
+    uint64_t deadline_ms = client_deadline(c);
     struct node *n = node_find(c, want->ino);
     bool content = n != NULL && (want->valid & (SET_SIZE | SET_MTIME | SET_MTIME_NOW)) != 0;
     struct setattr_rep r = { 0 };
@@ -104,10 +107,13 @@ int client_setattr(struct client *c, const struct cred *cr, const struct setattr
         err = DFS_EFBIG;
     } else if (content) {
         /* A commit that came later would undo it. */
-        err = writer_flush(n, false, client_deadline(c));
+        err = writer_flush(n, false, deadline_ms);
     }
-    if (content) {
-        pthread_mutex_lock(&n->io);
+    if (err == 0 && content) {
+        err = node_io_lock(n, deadline_ms);
+        content = err == 0;
+    } else {
+        content = false;
     }
     if (err == 0 && (want->valid & (SET_ATIME | SET_ATIME_NOW)) != 0) {
         atime_drop(c, want->ino);

@@ -6,6 +6,8 @@
 #include "fs/client/readahead.h"
 #include "fs/client/writer.h"
 
+#define IO_SLICE_MS 100 /* of waiting, between looks whether somebody still does */
+
 static struct node *find_locked(struct client *c, uint64_t ino)
 {
     struct hnode *h = htab_find(&c->nodes, htab_mix(ino));
@@ -48,6 +50,28 @@ struct node *node_get(struct client *c, uint64_t ino)
     n->refs++;
     pthread_mutex_unlock(&c->mu);
     return n;
+}
+
+int node_io_lock(struct node *n, uint64_t deadline_ms)
+{
+    uint64_t since = clock_mono_ms();
+
+    for (uint64_t now = since;;) {
+        uint64_t until = MIN(deadline_ms, now + IO_SLICE_MS);
+        struct timespec t = { .tv_sec = (time_t)(until / 1000),
+                              .tv_nsec = (long)(until % 1000) * NS_PER_MS };
+
+        if (pthread_mutex_clocklock(&n->io, CLOCK_MONOTONIC, &t) == 0) {
+            return DFS_OK;
+        }
+        now = clock_mono_ms();
+        if (cancel_pending() && now - since >= CANCEL_AFTER_MS) {
+            return DFS_EINTR;
+        }
+        if (now >= deadline_ms) {
+            return DFS_ETIMEOUT;
+        }
+    }
 }
 
 void node_ref(struct node *n)
@@ -172,7 +196,7 @@ bool node_learn_locked(struct node *n, const struct attr *a, struct wire_list ex
     }
     if (changed) {
         readahead_drop(n, 0, UINT64_MAX);
-        n->synced_before = false;
+        node_unsynced_locked(n);
     }
     if (other && n->attr.version != 0) {
         node_foreign_locked(n);
@@ -238,10 +262,17 @@ void node_overlay(struct client *c, struct attr *a)
     atime_overlay(c, a);
 }
 
+void node_unsynced_locked(struct node *n)
+{
+    n->synced_before = false;
+    n->unsynced++;
+}
+
 void node_fail_locked(struct node *n, int err)
 {
     n->error = err;
     n->error_seq++;
+    n->error_told = false;
 }
 
 /* One page of extents. *ret_again: the answer did not fit to what is known. */

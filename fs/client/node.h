@@ -35,7 +35,7 @@ struct node {
     uint32_t writers;       /* handles that may write; guarded by: c->mu */
     bool dirty_listed;      /* guarded by: c->mu */
 
-    pthread_mutex_t io;
+    pthread_mutex_t io; /* see node_io_lock() */
 
     pthread_mutex_t mu;
     pthread_cond_t committed; /* committing, append_only or appending became false */
@@ -48,6 +48,7 @@ struct node {
     uint64_t foreign;   /* counts changes of the content by others that were noticed */
     uint64_t renewed;   /* foreign, when what others cache of it (the kernel) was renewed last */
     bool synced_before; /* what was in the file before our writes is on disk */
+    uint64_t unsynced;  /* counts when that became false */
     struct extmap todo;
     struct extmap flying;
     bool committing;
@@ -56,6 +57,7 @@ struct node {
     uint64_t append_from;  /* where the end was thought to be */
     int error;             /* of writes that had returned already */
     uint32_t error_seq;    /* counts them; every handle reports each once */
+    bool error_told;       /* the last one was reported: who opens the file now is not concerned */
     struct writer *writer; /* NULL until the first write */
 
     atomic_bool shared; /* others have it open, too */
@@ -68,6 +70,8 @@ struct node *node_find(struct client *c, uint64_t ino);
 /* The same, made when there is none. */
 struct node *node_get(struct client *c, uint64_t ino);
 void node_ref(struct node *n);
+/* Takes n->io. Errors: DFS_ETIMEOUT, DFS_EINTR (also behind a shield: nothing is begun yet). */
+int node_io_lock(struct node *n, uint64_t deadline_ms);
 void node_put(struct node *n); /* NULL is fine */
 
 /* The node has something that the committing thread should look at. With n->mu or without. */
@@ -93,6 +97,8 @@ uint64_t node_visible_locked(const struct node *n);
 /* The size follows from the attributes and what is not committed. */
 void node_resize_locked(struct node *n);
 
+/* Bytes of the file may be in the servers' memory only, and the writer does not know which. */
+void node_unsynced_locked(struct node *n);
 /* Remembers an error of a write that had returned. n->mu is held. */
 void node_fail_locked(struct node *n, int err);
 

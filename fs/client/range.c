@@ -113,7 +113,10 @@ int file_fallocate(struct file *f, const struct cred *cr, uint32_t mode, uint64_
     if (off > (uint64_t)LIMIT_FILE_SIZE || len > (uint64_t)LIMIT_FILE_SIZE - off) {
         return DFS_EFBIG;
     }
-    pthread_mutex_lock(&n->io);
+    err = node_io_lock(n, deadline_ms);
+    if (err != 0) {
+        return err;
+    }
     err = writer_settle(n, deadline_ms);
     if (err == 0 && (mode & ~(uint32_t)FALLOC_FL_KEEP_SIZE) == 0) {
         err = check_room(n, off, len);
@@ -147,8 +150,8 @@ static int clone_some(struct node *n, const struct cred *cr, const struct clone_
     }
     if (err == 0 && done > 0) {
         pthread_mutex_lock(&n->mu);
-        n->stale = true;          /* where the bytes are only the masters know */
-        n->synced_before = false; /* and the source may not be on disk */
+        n->stale = true;         /* where the bytes are only the masters know */
+        node_unsynced_locked(n); /* and the source may not be on disk */
         readahead_drop(n, q->dst_off, done);
         node_learn_attr_locked(n, &a);
         pthread_mutex_unlock(&n->mu);
@@ -173,11 +176,10 @@ int file_clone(struct file *src, uint64_t src_off, struct file *dst, const struc
 
     (void)file_accessed(src);
     err = src->node != n ? writer_flush(src->node, false, deadline_ms) : DFS_OK;
-
+    err = err != 0 ? err : node_io_lock(n, deadline_ms);
     if (err != 0) {
         return err;
     }
-    pthread_mutex_lock(&n->io);
     err = writer_settle(n, deadline_ms);
     if (src->node == n) { /* its end may move while this goes on */
         pthread_mutex_lock(&n->mu);

@@ -4,7 +4,8 @@
  * What can fail:
  *   a server (slow, gone, wrong sums, too short)   the next copy at once; it is asked last for a while
  *   all copies                                     the masters are asked where they are now; again,
- *                                                  until the deadline
+ *                                                  until the deadline, or for SURE_MS when servers
+ *                                                  that are well say that they have none that is good
  *   the block is not known any more                the file was changed: its extents are asked for
  *                                                  and the range is read again
  */
@@ -25,6 +26,7 @@
 #define FIRST_BYTE_MS 2000 /* then the next copy is tried */
 #define PAUSE_MS      50   /* before all copies are tried again; doubled */
 #define PAUSE_MAX_MS  1000
+#define SURE_MS       2000
 #define SUMS_MAX      (PACKET_BYTES / CHUNK_BYTES + 2)
 
 struct piece {
@@ -195,16 +197,25 @@ int reader_locate(struct client *c, uint64_t block, uint64_t deadline_ms)
     return err;
 }
 
-/* Every known copy once. */
+/* A server that is well says that its copy is of no use. */
+static bool final(int err)
+{
+    return err == DFS_ENOBLOCK || err == DFS_EOFFSET || err == DFS_ECHECKSUM ||
+           err == DFS_EDAMAGED || err == DFS_EIO || err == DFS_EVOLUME;
+}
+
+/* Every known copy once. *ret_sure: all of them are of no use, and will not be. */
 static int try_copies(struct client *c, const struct piece *p, uint64_t patience_ms,
-                      uint64_t deadline_ms)
+                      uint64_t deadline_ms, bool *ret_sure)
 {
     struct where where;
     int err = DFS_EMISSING;
 
+    *ret_sure = false;
     if (!peers_where(c->peers, p->block, &where)) {
         return err;
     }
+    *ret_sure = true;
     for (uint32_t i = 0; i < where.count; i++) {
         uint64_t first_ms = MIN(deadline_ms, clock_mono_ms() + patience_ms);
 
@@ -212,6 +223,7 @@ static int try_copies(struct client *c, const struct piece *p, uint64_t patience
         if (err == 0 || err == DFS_EINTR) {
             return err;
         }
+        *ret_sure = *ret_sure && final(err);
         atomic_fetch_add(&c->read_failovers, 1);
         log_event(LOG_INFO, "client.read", "block=%ju off=%u node=%u err=%s", (uintmax_t)p->block,
                   p->off, where.node[i], err_name(err));
@@ -231,10 +243,13 @@ static int fetch_piece(struct client *c, const struct piece *p, uint64_t deadlin
 {
     uint64_t patience_ms = FIRST_BYTE_MS;
     uint64_t began_ms = clock_mono_ms();
+    uint64_t unsure_ms = began_ms; /* when there was hope last */
     uint64_t wait_ms = PAUSE_MS;
-    int err = try_copies(c, p, patience_ms, deadline_ms);
+    bool sure;
+    int err = try_copies(c, p, patience_ms, deadline_ms, &sure);
 
     while (err != 0) {
+        bool over;
         int asked;
 
         if (err == DFS_EINTR || cancel_now(began_ms, clock_mono_ms())) {
@@ -246,8 +261,10 @@ static int fetch_piece(struct client *c, const struct piece *p, uint64_t deadlin
             return asked;
         }
         patience_ms *= 2;
-        err = asked != 0 ? asked : try_copies(c, p, patience_ms, deadline_ms);
-        if (err != 0 && !pause_ms(wait_ms, deadline_ms)) {
+        err = asked != 0 ? asked : try_copies(c, p, patience_ms, deadline_ms, &sure);
+        unsure_ms = asked != 0 || !sure ? clock_mono_ms() : unsure_ms;
+        over = clock_mono_ms() - unsure_ms >= SURE_MS;
+        if (err != 0 && (over || !pause_ms(wait_ms, deadline_ms))) {
             log_event(LOG_WARN, "client.read", "block=%ju err=%s", (uintmax_t)p->block,
                       err_name(err));
             return err == DFS_ETIMEOUT ? err : DFS_EMISSING;

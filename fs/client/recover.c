@@ -123,6 +123,7 @@ int writer_recover(struct node *n, uint64_t deadline_ms)
     n->todo = moved;
     if (err != 0) {
         n->stale = true;
+        node_foreign_locked(n);
         node_fail_locked(n, err);
         err = DFS_OK; /* of writes that had returned: told by the next flush */
     }

@@ -285,12 +285,31 @@ static bool settled(const struct wcore_block *b)
     return b->synced >= b->acked && b->committed >= b->acked;
 }
 
+/* a's committed length when b's turn at the same block is remembered with it. */
+static uint32_t both_committed(const struct wcore_block *a, const struct wcore_block *b)
+{
+    uint32_t of_a = a->committed < a->acked ? a->committed : UINT32_MAX;
+    uint32_t of_b = b->committed < b->acked ? b->committed : UINT32_MAX;
+
+    return MIN(MIN(of_a, of_b), MAX(a->acked, b->acked));
+}
+
 static void remember(struct wcore *w, struct wcore_block b)
 {
     b.state = WCORE_GONE;
     b.control = 0;
     if (settled(&b)) {
         return;
+    }
+    for (size_t i = 0; i < w->gone_count; i++) {
+        struct wcore_block *old = &w->gone[i];
+
+        if (old->id == b.id) { /* a stream that came back from the pool */
+            old->committed = both_committed(old, &b);
+            old->acked = MAX(old->acked, b.acked);
+            old->synced = MIN(old->synced, b.synced);
+            return;
+        }
     }
     if (w->gone_count == w->gone_cap) {
         w->gone_cap = w->gone_cap == 0 ? 4 : w->gone_cap * 2;
@@ -459,6 +478,20 @@ void wcore_committed(struct wcore *w, const struct commit_block *c)
         }
     }
     forget_settled(w, c->block);
+}
+
+size_t wcore_forget_committed(struct wcore *w)
+{
+    size_t kept = 0;
+    size_t count = w->gone_count;
+
+    for (size_t i = 0; i < count; i++) {
+        if (w->gone[i].committed < w->gone[i].acked) {
+            w->gone[kept++] = w->gone[i];
+        }
+    }
+    w->gone_count = kept;
+    return count - kept;
 }
 
 bool wcore_unsynced(const struct wcore *w)

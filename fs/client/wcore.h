@@ -114,6 +114,10 @@ void wcore_adopt(struct wcore *w, uint64_t block, uint32_t end);
 bool wcore_uncommitted(const struct wcore *w, size_t *i, struct commit_block *ret);
 void wcore_committed(struct wcore *w, const struct commit_block *c);
 
+/* GONE blocks that are committed are not synced by this session any more: whoever wants them on disk
+ * goes by the file's extents. Returns how many. */
+size_t wcore_forget_committed(struct wcore *w);
+
 /* NULL when the session does not know it (any more). Valid until the next change. */
 const struct wcore_block *wcore_block(const struct wcore *w, uint64_t block);
 const struct wcore_block *wcore_open_block(const struct wcore *w);

@@ -183,29 +183,38 @@ static bool enqueue_locked(struct writer *w)
 
 /* ---- sending ---- */
 
-/* Nothing helps: what is buffered goes, and so do the streams. n->io is held. */
-static void give_up(struct node *n, int err)
+/* What is buffered goes, and so do the streams. n->io and n->mu are held. */
+static void drop_buffered_locked(struct node *n)
 {
     struct writer *w = n->writer;
     struct wcore_packet p;
 
-    pthread_mutex_lock(&n->mu);
-    for (size_t i = 0; i < WCORE_LIVE; i++) {
+    for (size_t i = 0; w != NULL && i < WCORE_LIVE; i++) {
         if (w->stream[i] != NULL) {
             wcore_failed(&w->core, w->stream[i]->block, 0);
         }
     }
-    while (wcore_drop(&w->core, &p)) {
+    while (w != NULL && wcore_drop(&w->core, &p)) {
         wbuf_free(n->c, w->buf[p.id % WRITER_BUFS]);
         w->buf[p.id % WRITER_BUFS] = NULL;
     }
-    wbuf_free(n->c, w->cur);
-    w->cur = NULL;
-    extmap_clear(&w->dirty);
-    give_streams(n);
-    node_fail_locked(n, err);
+    if (w != NULL) {
+        wbuf_free(n->c, w->cur);
+        w->cur = NULL;
+        extmap_clear(&w->dirty);
+        give_streams(n);
+    }
     node_resize_locked(n);
+    node_foreign_locked(n); /* caches above have what is gone */
     readahead_drop(n, 0, UINT64_MAX);
+}
+
+/* Nothing helps. n->io is held. */
+static void give_up(struct node *n, int err)
+{
+    pthread_mutex_lock(&n->mu);
+    drop_buffered_locked(n);
+    node_fail_locked(n, err);
     pthread_mutex_unlock(&n->mu);
     log_event(LOG_ERROR, "client.write", "inode=%ju err=%s", (uintmax_t)n->ino, err_name(err));
 }
@@ -242,7 +251,7 @@ static int run_core(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
     return err;
 }
 
-int writer_run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
+static int run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
 {
     struct writer *w = n->writer;
     struct stream *s = NULL;
@@ -264,9 +273,6 @@ int writer_run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
         }
     } while (err == 0);
     if (err != 0) {
-        if (err != DFS_EINTR) {
-            give_up(n, err);
-        }
         return err;
     }
     if (goal == WCORE_PUSH) {
@@ -282,6 +288,16 @@ int writer_run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
     return DFS_OK;
 }
 
+int writer_run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
+{
+    int err = run(n, goal, deadline_ms);
+
+    if (err != 0 && err != DFS_EINTR) {
+        give_up(n, err);
+    }
+    return err;
+}
+
 /* The current buffer is full, or memory is short. n->io is held. */
 static int push(struct node *n)
 {
@@ -293,11 +309,12 @@ static int push(struct node *n)
 
 static int push_alone(struct node *n)
 {
-    int err;
+    int err = node_io_lock(n, client_deadline(n->c));
 
-    pthread_mutex_lock(&n->io);
-    err = push(n);
-    pthread_mutex_unlock(&n->io);
+    if (err == 0) {
+        err = push(n);
+        pthread_mutex_unlock(&n->io);
+    }
     return err;
 }
 
@@ -305,6 +322,7 @@ static int push_alone(struct node *n)
 static int copy_in(struct node *n, const uint8_t *p, size_t len, uint64_t off,
                    int (*send)(struct node *n))
 {
+    uint64_t deadline_ms = client_deadline(n->c);
     int err = DFS_OK;
 
     if (off >= (uint64_t)LIMIT_FILE_SIZE || len > (uint64_t)LIMIT_FILE_SIZE - off) {
@@ -314,8 +332,12 @@ static int copy_in(struct node *n, const uint8_t *p, size_t len, uint64_t off,
         bool full = false;
 
         pthread_mutex_lock(&n->mu);
-        while (send == push_alone && n->append_only) {
-            pthread_cond_wait(&n->committed, &n->mu); /* an append ends by its own deadline */
+        while (send == push_alone && n->append_only && err == 0) {
+            err = cond_wait_until(&n->committed, &n->mu, deadline_ms);
+        }
+        if (err != 0) {
+            pthread_mutex_unlock(&n->mu);
+            return err;
         }
         if (done == 0 && !n->dirty_listed) {
             node_mark_dirty(n);
@@ -364,31 +386,48 @@ int writer_settle(struct node *n, uint64_t deadline_ms)
     return settle(n, false, deadline_ms);
 }
 
-int writer_append(struct node *n, const void *p, size_t len)
+/* All that is buffered or uncommitted is this append. n->io is held. */
+static int append_alone(struct node *n, const void *p, size_t len, uint64_t deadline_ms)
 {
-    uint64_t deadline_ms = client_deadline(n->c);
     uint64_t base;
     int err;
 
-    cancel_shield();
-    pthread_mutex_lock(&n->io);
-    pthread_mutex_lock(&n->mu);
-    n->append_only = true;
-    pthread_mutex_unlock(&n->mu);
-    err = settle(n, false, deadline_ms);
     pthread_mutex_lock(&n->mu);
     n->append_from = base = n->size;
     n->appending = true;
     pthread_mutex_unlock(&n->mu);
-    err = err != 0 ? err : copy_in(n, p, len, base, push);
+    err = copy_in(n, p, len, base, push);
     err = err != 0 ? err : settle(n, true, deadline_ms);
     pthread_mutex_lock(&n->mu);
-    n->append_only = n->appending = false;
+    n->appending = false;
     if (err != 0) { /* its place is not known: it must not land anywhere later */
         extmap_clear(&n->todo);
         n->stale = true;
-        node_resize_locked(n);
+        drop_buffered_locked(n);
     }
+    pthread_mutex_unlock(&n->mu);
+    return err;
+}
+
+int writer_append(struct node *n, const void *p, size_t len)
+{
+    uint64_t deadline_ms = client_deadline(n->c);
+    int err;
+
+    cancel_shield();
+    err = node_io_lock(n, deadline_ms);
+    if (err != 0) {
+        cancel_unshield();
+        return err;
+    }
+    pthread_mutex_lock(&n->mu);
+    n->append_only = true;
+    pthread_mutex_unlock(&n->mu);
+    err =
+        settle(n, false, deadline_ms); /* what was written before stays what it is if this fails */
+    err = err != 0 ? err : append_alone(n, p, len, deadline_ms);
+    pthread_mutex_lock(&n->mu);
+    n->append_only = false;
     pthread_cond_broadcast(&n->committed);
     pthread_mutex_unlock(&n->mu);
     pthread_mutex_unlock(&n->io);
@@ -398,17 +437,15 @@ int writer_append(struct node *n, const void *p, size_t len)
 
 /* ---- flushing ---- */
 
-/* A file that was there before: its older blocks may be in the servers' memory only. */
-static int sync_before(struct node *n, uint64_t deadline_ms)
+/* The blocks of a file as it is now, and how far each is used. n->mu is held. */
+static struct commit_block *blocks_locked(const struct node *n, size_t *ret_count)
 {
     struct commit_block *blocks = NULL;
     size_t count = 0;
     uint64_t pos = 0;
     struct extent e;
-    int err = node_fetch(n, UINT64_MAX, deadline_ms);
 
-    pthread_mutex_lock(&n->mu);
-    while (err == 0 && !n->synced_before && extmap_find(&n->map, pos, &e)) {
+    while (extmap_find(&n->map, pos, &e)) {
         uint32_t end = e.block_off + (uint32_t)e.len;
         size_t i = count;
 
@@ -423,16 +460,39 @@ static int sync_before(struct node *n, uint64_t deadline_ms)
         }
         pos = e.off + e.len;
     }
-    pthread_mutex_unlock(&n->mu);
-    for (size_t i = 0; i < count && err == 0; i++) {
-        err = writer_sync_block(n->c, blocks[i].block, blocks[i].len, deadline_ms);
-    }
-    if (err == 0) {
+    *ret_count = count;
+    return blocks;
+}
+
+/* A file that was there before: its older blocks may be in the servers' memory only. */
+static int sync_before(struct node *n, uint64_t deadline_ms)
+{
+    struct commit_block *blocks;
+    size_t count;
+    uint64_t mark;
+    int err;
+
+    do {
+        err = node_fetch(n, UINT64_MAX, deadline_ms);
+        if (err != 0) {
+            return err;
+        }
         pthread_mutex_lock(&n->mu);
-        n->synced_before = true;
+        mark = n->unsynced;
+        blocks = blocks_locked(n, &count);
         pthread_mutex_unlock(&n->mu);
-    }
-    free(blocks);
+        for (size_t i = 0; i < count && err == 0; i++) {
+            err = writer_sync_block(n->c, blocks[i].block, blocks[i].len, deadline_ms);
+        }
+        free(blocks);
+        pthread_mutex_lock(&n->mu);
+        if (err == DFS_ENOBLOCK) {
+            n->stale = true; /* its bytes are elsewhere by now, or no longer in the file */
+        } else if (err == 0 && n->unsynced == mark) {
+            n->synced_before = true;
+        }
+        pthread_mutex_unlock(&n->mu);
+    } while (err == DFS_ENOBLOCK && clock_mono_ms() < deadline_ms);
     return err;
 }
 
@@ -443,7 +503,10 @@ static int flush(struct node *n, bool sync, uint64_t deadline_ms)
     for (int tries = 0;; tries++) {
         bool before;
 
-        pthread_mutex_lock(&n->io);
+        err = node_io_lock(n, deadline_ms);
+        if (err != 0) {
+            return err; /* whoever has it is still trying */
+        }
         err = writer_run(n, sync ? WCORE_SYNC : WCORE_DRAIN, deadline_ms);
         pthread_mutex_unlock(&n->io);
         err = err != 0 ? err : commit_node(n, deadline_ms);
@@ -467,7 +530,13 @@ int writer_flush(struct node *n, bool sync, uint64_t deadline_ms)
     return err;
 }
 
-int writer_tick(struct node *n, uint64_t age_ms, bool all)
+/* Nobody waits for the committing thread: it tries again with its next pass. */
+static bool may_pass(int err)
+{
+    return err == DFS_ETIMEOUT || err == DFS_ECONN || err == DFS_ENOSERVERS || err == DFS_ESESSION;
+}
+
+int writer_tick(struct node *n, uint64_t age_ms, bool all, uint64_t deadline_ms)
 {
     struct client *c = n->c;
     uint64_t now_ms = clock_mono_ms();
@@ -493,7 +562,10 @@ int writer_tick(struct node *n, uint64_t age_ms, bool all)
     if (send) {
         uint64_t used_ms = w->used_ms;
 
-        err = writer_run(n, WCORE_DRAIN, client_deadline(c));
+        err = run(n, WCORE_DRAIN, deadline_ms);
+        if (err != 0 && !may_pass(err)) {
+            give_up(n, err);
+        }
         n->writer->used_ms = used_ms;
     }
     if (w != NULL && (!open || now_ms - w->used_ms > STREAM_IDLE_MS)) {

@@ -54,8 +54,9 @@ int writer_settle(struct node *n, uint64_t deadline_ms);
 /* Sends, with n->io held, without the commit. */
 int writer_run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms);
 /* The committing thread: sends what is older than age_ms, gives idle streams back. all: everything,
- * waiting for whoever is at it. */
-int writer_tick(struct node *n, uint64_t age_ms, bool all);
+ * waiting for whoever is at it. What nobody takes now (DFS_ETIMEOUT, DFS_ECONN, DFS_ENOSERVERS,
+ * DFS_ESESSION) stays for the next time. */
+int writer_tick(struct node *n, uint64_t age_ms, bool all, uint64_t deadline_ms);
 /* No handle writes any more: streams go back to the pool if nothing is on its way. */
 void writer_release(struct node *n);
 void writer_free(struct node *n);

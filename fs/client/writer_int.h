@@ -16,7 +16,7 @@ void writer_prepare(struct node *n, uint64_t deadline_ms);
 void writer_retire_locked(struct node *n);
 /* The open stream leaves the node if all of it is acknowledged. n->mu is held. */
 struct stream *writer_detach_locked(struct node *n);
-/* Makes the first len bytes of a block durable on its servers. */
+/* Makes the first len bytes of a block durable on its servers. DFS_ENOBLOCK: no master knows it. */
 int writer_sync_block(struct client *c, uint64_t block, uint32_t len, uint64_t deadline_ms);
 /* The session is another one: what was not committed is written again. n->io is held. */
 int writer_recover(struct node *n, uint64_t deadline_ms);

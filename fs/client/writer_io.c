@@ -290,6 +290,29 @@ static int step_seal(struct node *n, const struct wcore_action *a, uint64_t dead
     return a->len == 0 ? DFS_OK : err;
 }
 
+/* A block that is no more was committed, and then its bytes were cut off, written over or moved: what is
+ * left of them is where the extents say. */
+static int step_sync_copies(struct node *n, const struct wcore_action *a, uint64_t deadline_ms)
+{
+    struct wcore *core = &n->writer->core;
+    int err = writer_sync_block(n->c, a->block, a->len, deadline_ms);
+
+    pthread_mutex_lock(&n->mu);
+    if (err == DFS_ENOBLOCK) {
+        const struct wcore_block *b = wcore_block(core, a->block);
+
+        if (b != NULL && b->committed >= b->acked) {
+            node_unsynced_locked(n);
+            err = DFS_OK;
+        }
+    }
+    if (err == 0) {
+        wcore_synced(core, a->block, a->len);
+    }
+    pthread_mutex_unlock(&n->mu);
+    return err;
+}
+
 int writer_step(struct node *n, const struct wcore_action *a, uint64_t deadline_ms)
 {
     int err = DFS_OK;
@@ -310,12 +333,7 @@ int writer_step(struct node *n, const struct wcore_action *a, uint64_t deadline_
         err = step_seal(n, a, deadline_ms);
         break;
     case WCORE_SYNC_COPIES:
-        err = writer_sync_block(n->c, a->block, a->len, deadline_ms);
-        if (err == 0) {
-            pthread_mutex_lock(&n->mu);
-            wcore_synced(&n->writer->core, a->block, a->len);
-            pthread_mutex_unlock(&n->mu);
-        }
+        err = step_sync_copies(n, a, deadline_ms);
         break;
     }
     if (err == 0 && a->what != WCORE_SEND && clock_mono_ms() >= deadline_ms) {
@@ -426,6 +444,9 @@ int writer_sync_block(struct client *c, uint64_t block, uint32_t len, uint64_t d
 
         if (!peers_where(c->peers, block, &where)) {
             err = reader_locate(c, block, deadline_ms);
+            if (err == DFS_ENOBLOCK) {
+                return err;
+            }
             if (err == 0 && !peers_where(c->peers, block, &where)) {
                 err = DFS_EMISSING;
             }

@@ -396,6 +396,87 @@ static void no_server_at_all(void)
     CHECK_INT(conf_set(cr.conf, "client.timeout=5s", &why), 0);
 }
 
+/* Nobody waits for what the committing thread sends: it goes on for as long as it takes. */
+static void servers_away_for_long(void)
+{
+    struct why why;
+    int set = conf_set(cr.conf, "client.timeout=1s", &why);
+    struct client *c = cr_client();
+    struct client *other = cr_client();
+    struct file *f = create(c, "patient");
+    uint64_t until = clock_mono_ms() + 10000;
+    struct timespec t = { .tv_sec = 3 };
+    struct attr a = { 0 };
+
+    CHECK_INT(set, 0);
+    atomic_store(&cr.no_servers, true);
+    CHECK_INT(file_write(f, &root, "hello", 5, 0), 0);
+    nanosleep(&t, NULL); /* several times the timeout */
+    atomic_store(&cr.no_servers, false);
+    while (a.size == 0 && clock_mono_ms() < until) {
+        CHECK_INT(client_getattr(other, &root, file_ino(f), &a), 0);
+    }
+    CHECK_INT(a.size, 5);
+    CHECK_INT(file_fsync(f), 0);
+    file_close(f);
+    client_close(c);
+    client_close(other);
+    CHECK_INT(conf_set(cr.conf, "client.timeout=5s", &why), 0);
+}
+
+/* An error that no handle has told yet concerns who opens the file now, too: it may be the one to
+ * sync what others wrote. */
+static void errors_are_told(void)
+{
+    struct client *c = cr_client();
+    struct file *f = create(c, "told");
+    struct file *g;
+    struct file *h;
+
+    CHECK_INT(file_write(f, &root, "hello", 5, 0), 0);
+    CHECK_INT(file_flush(f), 0);
+    file_lost(f);
+    g = reopen(c, file_ino(f), O_RDWR);
+    CHECK_INT(file_fsync(g), DFS_EIO);
+    CHECK_INT(file_fsync(g), 0);
+    h = reopen(c, file_ino(f), O_RDWR);
+    CHECK_INT(file_fsync(h), 0);
+    CHECK_INT(file_fsync(f), DFS_EIO);
+    CHECK_INT(file_fsync(f), 0);
+    file_close(f);
+    file_close(g);
+    file_close(h);
+    client_close(c);
+}
+
+/* What was written by others before an append that fails is not the append's to drop. */
+static void failed_append(void)
+{
+    struct why why;
+    int set = conf_set(cr.conf, "client.commit_interval=1m", &why);
+    struct client *c;
+    struct file *f;
+    struct file *g;
+
+    CHECK_INT(set, 0);
+    CHECK_INT(conf_set(cr.conf, "client.timeout=1s", &why), 0);
+    c = cr_client();
+    f = create(c, "append-fails");
+    g = reopen(c, file_ino(f), O_WRONLY | O_APPEND);
+    CHECK_INT(file_write(f, &root, big, 1u << 20, 0), 0); /* sent at once, not committed */
+    atomic_store(&cr.not_leader, 1000000);
+    CHECK_INT(file_write(g, &root, "abc", 3, 0), DFS_ETIMEOUT);
+    atomic_store(&cr.not_leader, 0);
+    CHECK_INT(file_flush(f), 0);
+    CHECK(same(f, big, 1u << 20, 1 << 20));
+    CHECK_INT(file_write(g, &root, "abc", 3, 0), 0);
+    file_close(g);
+    file_close(f);
+    client_close(c);
+    CHECK_INT(conf_set(cr.conf, "client.timeout=5s", &why), 0);
+    CHECK_INT(conf_set(cr.conf, "client.commit_interval=100ms", &why), 0);
+}
+
 static void leader_trouble(void)
 {
     struct client *c = cr_client();
@@ -601,6 +682,9 @@ int main(void)
     tap_run("a server that dies in a write costs nothing", server_dies_in_a_write);
     tap_run("a server that dies in a read costs nothing", server_dies_in_a_read);
     tap_run("without servers a write fails in time, and is told once", no_server_at_all);
+    tap_run("what nobody waits for is sent when servers are back", servers_away_for_long);
+    tap_run("who opens a file hears of errors that nobody was told", errors_are_told);
+    tap_run("an append that fails leaves what others wrote", failed_append);
     tap_run("commands find the leader", leader_trouble);
     tap_run("a lost session is replaced and its data written again", lost_session);
     tap_run("what was acknowledged but not committed is rescued", lost_uncommitted);

@@ -291,6 +291,49 @@ static void wrong_answers(void)
     wcore_fini(&w);
 }
 
+/* A session that never syncs, and takes its block from a pool again and again. */
+static void little_is_remembered(void)
+{
+    struct wcore w;
+    uint32_t at = 0;
+
+    start(&w, 1);
+    for (uint64_t id = 1; id <= 20; id++) {
+        struct wcore_packet p;
+
+        lens[id] = 10;
+        CHECK(wcore_add(&w, id, 10));
+        if (at == 0) {
+            run(&w, WCORE_DRAIN, 0);
+        } else {
+            wcore_opened(&w, 1, at, LIMIT);
+            run(&w, WCORE_DRAIN, 0);
+        }
+        while (wcore_retire(&w, &p)) {
+        }
+        at += 10;
+        wcore_detach(&w);
+        if (id % 3 == 0) {
+            commit_all(&w);
+        }
+    }
+    CHECK_INT(w.gone_count, 1);
+    CHECK_INT(wcore_forget_committed(&w), 0);
+    struct commit_block c;
+    size_t i = 0;
+
+    CHECK(wcore_uncommitted(&w, &i, &c));
+    CHECK_INT(c.block, 1);
+    CHECK_INT(c.len, 200);
+    commit_all(&w);
+    CHECK_INT(w.gone_count, 1);
+    CHECK(wcore_unsynced(&w));
+    run(&w, WCORE_SYNC, 0);
+    CHECK_INT(blocks[1].synced, 200);
+    CHECK_INT(w.gone_count, 0);
+    wcore_fini(&w);
+}
+
 /* A lost session: what was committed stays, everything else is queued again in order. */
 static void lost_session(void)
 {
@@ -333,6 +376,7 @@ int main(void)
     tap_run("a long stream fills its blocks", full_blocks);
     tap_run("packets end at packet and block boundaries", room_ends_at_boundaries);
     tap_run("an answer that was not asked for is refused", wrong_answers);
+    tap_run("little is remembered of a block that is used again", little_is_remembered);
     tap_run("a lost session writes again what was not committed", lost_session);
     free(blocks);
     return tap_done();
