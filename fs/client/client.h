@@ -39,6 +39,14 @@ struct cred {
 int client_open(const struct conf *conf, const char *name, struct client **ret, struct why *why);
 /* Flushes everything, closes the session. Errors of late writes are logged. */
 void client_close(struct client *c);
+/* Ends the client but not its session, for another process that takes it over with client_resume(),
+ * within the session's lease: *out (owned by the caller) is what it has to be told. After
+ * client_sync(); no calls may be under way, handles are not closed but gone. */
+void client_leave(struct client *c, struct wire_out *out);
+/* In place of client_open(): another process's client, with its locks; the caller opens its files
+ * again. A session that has ended meanwhile is replaced, its locks are lost. */
+int client_resume(const struct conf *conf, const char *name, struct slice from, struct client **ret,
+                  struct why *why);
 /* Commits all dirty data of all files (sync(2), unmount). */
 int client_sync(struct client *c);
 /* Reading leaves access times alone; without it they follow the rules of relatime. Before any reads. */
@@ -124,9 +132,10 @@ void file_close(struct file *f);
 uint64_t file_ino(const struct file *f);
 /* Is there an error that file_flush() would tell? */
 bool file_owes(struct file *f);
-/* Another process, whose place this one has taken, died with data of the file that nobody had synced:
- * the next flush or fsync of this handle, and of those opened before anybody was told, says so. */
-void file_lost(struct file *f);
+/* This handle stands for one of another process, whose place this one has taken: what caches above have
+ * of the file is old. lost: that process died with data of it that nobody had synced; the next flush
+ * or fsync of this handle, and of those opened before anybody was told, says so. */
+void file_adopted(struct file *f, bool lost);
 
 /* Up to len bytes at off; *ret_len less than len only at the end of the file. */
 int file_read(struct file *f, void *p, size_t len, uint64_t off, size_t *ret_len);

@@ -219,15 +219,18 @@ bool file_owes(struct file *f)
     return owes;
 }
 
-void file_lost(struct file *f)
+void file_adopted(struct file *f, bool lost)
 {
     struct node *n = f->node;
 
     pthread_mutex_lock(&n->mu);
-    if (n->error_seq == 0) {
+    if (n->foreign == 0) {
+        node_foreign_locked(n);
+    }
+    if (lost && n->error_seq == 0) {
         node_fail_locked(n, DFS_EIO);
     }
-    f->error_seq = 0;
+    f->error_seq = lost ? 0 : f->error_seq;
     pthread_mutex_unlock(&n->mu);
 }
 

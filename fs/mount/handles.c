@@ -3,12 +3,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cluster/base/err.h"
 #include "cluster/base/io.h"
 
-#define MAGIC UINT64_C(0x316c646e68736664) /* "dfshndl1" */
+#define MAGIC UINT64_C(0x326c646e68736664) /* "dfshndl2" */
 
 enum { SLOT_USED = 1, SLOT_DIRTY = 2 };
 
@@ -45,6 +46,42 @@ static void free_slot_locked(struct handles *h, uint32_t i)
     h->free[h->free_count++] = i;
 }
 
+static int by_value(const void *pa, const void *pb)
+{
+    const uint64_t *a = pa;
+    const uint64_t *b = pb;
+
+    return *a < *b ? -1 : *a > *b;
+}
+
+/* What was written through one handle is missing from the file, whoever syncs it: all handles of the
+ * inode are to tell. */
+static void spread_dirty(struct handles *h, uint32_t high)
+{
+    uint64_t *inos = NULL;
+    size_t count = 0;
+
+    for (uint32_t i = 0; i < high; i++) {
+        if ((atomic_load(&h->s->slots[i].state) & SLOT_DIRTY) != 0) {
+            inos = x_realloc(inos, (count + 1) * sizeof(*inos));
+            inos[count++] = atomic_load(&h->s->slots[i].ino);
+        }
+    }
+    if (count > 1) {
+        qsort(inos, count, sizeof(*inos), by_value);
+    }
+    for (uint32_t i = 0; i < high && count > 0; i++) {
+        struct slot *slot = &h->s->slots[i];
+        uint64_t ino = atomic_load(&slot->ino);
+
+        if (atomic_load(&slot->state) != 0 &&
+            bsearch(&ino, inos, count, sizeof(*inos), by_value) != NULL) {
+            atomic_fetch_or(&slot->state, SLOT_DIRTY);
+        }
+    }
+    free(inos);
+}
+
 /* Of the process before: its free slots, and what it did not get to disk. */
 static int take_over(struct handles *h, struct why *why)
 {
@@ -56,6 +93,7 @@ static int take_over(struct handles *h, struct why *why)
             free_slot_locked(h, i);
         }
     }
+    spread_dirty(h, atomic_load(&h->s->high));
     return 0;
 }
 

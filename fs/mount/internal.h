@@ -66,15 +66,20 @@ struct keeper {
     struct keeper_space space[KEEPER_SPACES]; /* the first one is the root's */
 };
 
+struct inval_item;
+
 /* Invalidations that wait for their thread. */
 struct inval_queue {
     struct mount *m;
+    void (*handle)(struct mount *m, struct inval_item *it);
     pthread_t thread;
     pthread_mutex_t mu;
     pthread_cond_t cond;
     struct list items; /* guarded by: mu, as the rest */
     size_t count;
-    bool running;
+    bool busy;    /* with one that is not in the list any more */
+    bool running; /* hints are taken */
+    bool stopping;
 };
 
 struct mount {
@@ -90,14 +95,20 @@ struct mount {
     _Atomic uint64_t touched[TOUCHED_SLOTS]; /* touch_count of the last change, by inode */
     struct keeper keeper;
     struct guard guard;
+    int upgrades;        /* signalfd for SIGUSR2 */
+    uint64_t renewed_ms; /* when a dead guard was replaced last */
+    unsigned upgrade_tries;
+    atomic_bool leaving; /* no worker serves; this process makes room for another one */
     struct handles *handles;
     pthread_mutex_t adopt_mu; /* one handle at a time */
     pthread_t adopter;
     bool adopting;
+    bool stopped;          /* by a signal, before it served */
     atomic_bool connected; /* to the masters, by a process that takes over */
     struct metrics_http *metrics;
     struct inval_queue inval_names;
     struct inval_queue inval_pages;
+    struct inval_queue inval_answers;
     uint64_t init_flags; /* for the answer to the kernel's greeting, until that is given */
     bool can_expire;     /* the kernel knows how to look a name up again without forgetting it */
     int signals;         /* from daemon_signals() */
@@ -182,6 +193,10 @@ int keeper_get_statfs(struct mount *m, uint64_t ino, struct statfs_rep *ret);
 void inval_start(struct mount *m);
 /* After the last worker has ended. */
 void inval_stop(struct mount *m);
+/* Are hints to be taken? A process that takes over drops all pages of open files itself. */
+void inval_take(struct mount *m, bool on);
+/* No thread waits for the kernel, no answer is outstanding. */
+bool inval_idle(struct mount *m);
 /* True: pages of this file (a's ino and mode) are old, and the answer is given, by answer(), once they
  * are gone. */
 typedef void inval_answer_fn(fuse_req_t req, const struct attr *a);
@@ -191,8 +206,8 @@ bool inval_answer(fuse_req_t req, const struct attr *a, inval_answer_fn *answer)
 
 /* A descriptor is closed: its process has no POSIX locks on this file any more. */
 void locks_close(struct mount *m, fuse_ino_t node, const struct fuse_file_info *fi);
-/* The last one was: locks of the open file are over. */
-void locks_release(struct mount *m, fuse_ino_t node, const struct fuse_file_info *fi);
+/* The last one was: locks of the open file are over. fh: its number. */
+void locks_release(struct mount *m, fuse_ino_t node, const struct fuse_file_info *fi, uint64_t fh);
 
 /* ---- ops_*.c ---- */
 
@@ -205,20 +220,38 @@ void ops_add_xattr(struct fuse_lowlevel_ops *ops);
 
 /* ---- takeover.c ---- */
 
-/* Waits for the masters: once only, or as long as it takes when programs have the mount in use
- * already (until a signal to stop). */
-int takeover_connect(struct mount *m, const char *name, struct why *why);
+/* Programs have the mount in use already: waits for the masters as long as it takes, or until a signal
+ * to stop (m->stopped). */
+int takeover_connect(struct mount *m, const char *name, struct attr *ret_root, struct why *why);
 /* The first exchange with the kernel; the guard is told that the mount serves. */
 int takeover_greet(struct mount *m, struct why *why);
 /* The thread that takes over all open files; takeover_stop() after the workers have ended. */
-int takeover_start(struct mount *m);
+void takeover_start(struct mount *m);
 void takeover_stop(struct mount *m);
 /* The object behind a number of the kernel's. Errors: DFS_ESTALE, and as file_open(). */
 int takeover_handle(struct mount *m, uint64_t fh, void **ret);
 
+/* Something went wrong that this open file has not told yet. */
+bool fileh_owes(const void *obj);
+/* The kernel's number of an open file. */
+uint64_t fileh_number(const struct fuse_file_info *fi);
 /* In ops_file.c and ops_dir.c: objects for handles of the process before. */
 int fileh_adopt(struct mount *m, uint64_t fh, const struct handle *what, void **ret);
 void *dirh_adopt(uint64_t ino);
+
+/* ---- upgrade.c ---- */
+
+/* Before any thread starts. */
+void upgrade_set_up(void);
+/* Around the loop: from now on this thread, and those it starts, may be woken. */
+void upgrade_listen(bool on);
+/* Another version of the program was asked for. On the signal thread. */
+void upgrade_begin(struct mount *m);
+/* The loop has ended for it. True: all is said, the process is to end without another word. */
+bool upgrade_leave(struct mount *m);
+
+/* In mount.c: all but workers and signals. */
+void mount_stop_threads(struct mount *m);
 
 /* ---- ops_wrap.c ---- */
 

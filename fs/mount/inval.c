@@ -5,11 +5,18 @@
  * that thread: who looks up a name may wait for its answer from the thread for pages, never from the
  * one for names. The workers that serve the kernel wait for neither.
  *
+ * A thread that waits so cannot be killed. If it had the workers' descriptors the requests that a killed
+ * process had taken would never end, and neither would its wait for them. So both threads have
+ * descriptors of their own: the connection's, which the guard has as well. Answers need a worker's; a
+ * third thread gives them.
+ *
  * Attributes that tell of a longer file must not reach the kernel before the old last page is gone:
  * the rest of that page is zeros that nobody wrote. So while pages are old, such answers go through
  * the thread that drops them.
  */
+#include <sched.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "fs/mount/internal.h"
 
@@ -94,10 +101,25 @@ static void handle(struct mount *m, struct inval_item *it)
         break;
     case INVAL_ANSWER:
         drop_pages(m, it->ino);
-        it->answer(it->req, &it->attr);
-        break;
+        push(&m->inval_answers, it);
+        return;
     }
     free(it);
+}
+
+static void give_answer(struct mount *m UNUSED, struct inval_item *it)
+{
+    it->answer(it->req, &it->attr);
+    free(it);
+}
+
+/* From now on this thread has no descriptor but that one. */
+static void leave_descriptors(int but)
+{
+    if (unshare(CLONE_FILES) == 0) {
+        (void)close_range(0, (unsigned)but - 1, 0);
+        (void)close_range((unsigned)but + 1, ~0u, 0);
+    }
 }
 
 static void *inval_main(void *arg)
@@ -105,17 +127,23 @@ static void *inval_main(void *arg)
     struct inval_queue *q = arg;
     struct list *l;
 
+    if (q->handle != give_answer) {
+        leave_descriptors(fuse_session_fd(q->m->se));
+    }
+
     (void)pthread_mutex_lock(&q->mu);
-    while (q->running || !list_empty(&q->items)) {
+    while (!q->stopping || !list_empty(&q->items)) {
         l = list_pop_front(&q->items);
         if (l == NULL) {
             (void)pthread_cond_wait(&q->cond, &q->mu);
             continue;
         }
         q->count--;
+        q->busy = true;
         (void)pthread_mutex_unlock(&q->mu);
-        handle(q->m, CONTAINER_OF(l, struct inval_item, list));
+        q->handle(q->m, CONTAINER_OF(l, struct inval_item, list));
         (void)pthread_mutex_lock(&q->mu);
+        q->busy = false;
     }
     (void)pthread_mutex_unlock(&q->mu);
     return NULL;
@@ -162,9 +190,11 @@ bool inval_answer(fuse_req_t req, const struct attr *a, inval_answer_fn *answer)
 
 /* ---- life ---- */
 
-static void queue_start(struct mount *m, struct inval_queue *q)
+static void queue_start(struct mount *m, struct inval_queue *q,
+                        void (*fn)(struct mount *m, struct inval_item *it))
 {
     q->m = m;
+    q->handle = fn;
     list_init(&q->items);
     ASSERT(pthread_mutex_init(&q->mu, NULL) == 0 && pthread_cond_init(&q->cond, NULL) == 0);
     q->running = true;
@@ -175,6 +205,7 @@ static void queue_stop(struct inval_queue *q)
 {
     (void)pthread_mutex_lock(&q->mu);
     q->running = false;
+    q->stopping = true;
     (void)pthread_cond_signal(&q->cond);
     (void)pthread_mutex_unlock(&q->mu);
     (void)pthread_join(q->thread, NULL);
@@ -182,8 +213,9 @@ static void queue_stop(struct inval_queue *q)
 
 void inval_start(struct mount *m)
 {
-    queue_start(m, &m->inval_names);
-    queue_start(m, &m->inval_pages);
+    queue_start(m, &m->inval_names, handle);
+    queue_start(m, &m->inval_pages, handle);
+    queue_start(m, &m->inval_answers, give_answer);
     client_on_content(m->client, on_content, m);
     client_on_event(m->client, on_event, m);
 }
@@ -193,4 +225,35 @@ void inval_stop(struct mount *m)
     client_off_event(m->client, on_event, m);
     queue_stop(&m->inval_names);
     queue_stop(&m->inval_pages);
+    queue_stop(&m->inval_answers);
+}
+
+static bool queue_idle(struct inval_queue *q)
+{
+    bool idle;
+
+    (void)pthread_mutex_lock(&q->mu);
+    idle = list_empty(&q->items) && !q->busy;
+    (void)pthread_mutex_unlock(&q->mu);
+    return idle;
+}
+
+static void queue_take(struct inval_queue *q, bool on)
+{
+    (void)pthread_mutex_lock(&q->mu);
+    q->running = on;
+    (void)pthread_mutex_unlock(&q->mu);
+}
+
+void inval_take(struct mount *m, bool on)
+{
+    queue_take(&m->inval_names, on);
+    queue_take(&m->inval_pages, on);
+}
+
+bool inval_idle(struct mount *m)
+{
+    /* in the order in which an item goes through them */
+    return queue_idle(&m->inval_names) && queue_idle(&m->inval_pages) &&
+           queue_idle(&m->inval_answers);
 }

@@ -25,7 +25,8 @@
 #include "fs/mount/internal.h"
 #include "fs/mount/point.h"
 
-#define WORKERS_MAX    64 /* more than programs that may wait for a dead server, so that df gets one */
+#define WORKERS_MAX    1024 /* more than programs that may wait for dead servers: df needs one, too */
+#define WORKERS_IDLE   16   /* that stay; each keeps buffers of 2 MiB */
 #define BACKGROUND_MAX 64
 #define BUSY_WAIT_MS   3000 /* for open files after a signal */
 #define WAKE_US        20000
@@ -259,7 +260,7 @@ static int serve(struct mount *m, struct why *why)
     ASSERT(cfg != NULL);
     fuse_loop_cfg_set_clone_fd(cfg, 1);
     fuse_loop_cfg_set_max_threads(cfg, WORKERS_MAX);
-    fuse_loop_cfg_set_idle_threads(cfg, WORKERS_MAX);
+    fuse_loop_cfg_set_idle_threads(cfg, WORKERS_IDLE);
     err = fuse_session_loop_mt(m->se, cfg);
     fuse_loop_cfg_destroy(cfg);
     atomic_store(&m->loop_done, true);
@@ -273,9 +274,6 @@ static int start_threads(struct mount *m, const struct attr *root, struct why *w
     int err = keeper_start(m, root);
 
     m->main_thread = pthread_self();
-    if (err == 0) {
-        err = takeover_start(m);
-    }
     if (err == 0 && pthread_create(&m->signal_thread, NULL, signal_main, m) != 0) {
         keeper_stop(m);
         err = DFS_ENOMEM;
@@ -328,7 +326,7 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
 {
     struct mount *m = x_alloc(sizeof(*m));
     char *name = x_printf("mount %s", o->dir);
-    struct attr root;
+    struct attr root = { 0 };
     int err;
 
     m->conf = conf;
@@ -349,14 +347,14 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
     m->groups = groups_new();
     signals_set_up(m); /* before any thread */
     err = handles_open(m->guard.state, &m->handles, why);
-    if (err == 0) {
-        err = takeover_connect(m, name, why);
+    if (err == 0 && m->guard.resumed) {
+        err = takeover_connect(m, name, &root, why);
+    } else if (err == 0) {
+        err = client_open(conf, name, &m->client, why);
+        err = err != 0 ? err : find_root(m, &root, why);
     }
     if (err == 0 && (has_option(o->kernel_opts, "noatime") || has_option(o->kernel_opts, "ro"))) {
         client_no_atime(m->client);
-    }
-    if (err == 0) {
-        err = find_root(m, &root, why);
     }
     if (err == 0) {
         err = session_new(m, why);
@@ -372,6 +370,7 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
     }
     if (err == 0) {
         inval_start(m);
+        takeover_start(m);
         log_event(LOG_INFO, "mount.ready", "dir=\"%s\" source=\"%s\"", o->dir, o->source);
         ready(arg);
         err = serve(m, why);
@@ -380,6 +379,11 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
         metrics_http_stop(m->metrics);
         inval_stop(m);
         keeper_stop(m);
+    } else if (m->stopped) {
+        (void)point_detach(o->dir);
+    } else if (m->guard.resumed) {
+        log_event(LOG_ERROR, "mount.failed", "dir=\"%s\" err=\"%s\"", o->dir, why->text);
+        _exit(1); /* the guard tries again */
     }
     if (m->se != NULL) {
         if (!atomic_load(&m->left_busy)) {

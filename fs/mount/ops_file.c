@@ -17,7 +17,6 @@ struct fileh {
     struct file *f;
     uint64_t fh; /* the kernel's number for it */
     bool append;
-    atomic_bool lost; /* a process before this one died with data of it: to be told once */
     atomic_uint_fast64_t writes; /* begun through it */
     bool can_write;
     bool sync; /* opened with O_SYNC or O_DSYNC */
@@ -25,12 +24,25 @@ struct fileh {
     struct file *plain; /* guarded by: mu; a second handle without O_APPEND, NULL until needed */
 };
 
-static struct fileh *fileh_of(struct fuse_file_info *fi)
+static struct fileh *fileh_of(const struct fuse_file_info *fi)
 {
     struct fileh *h = (struct fileh *)(uintptr_t)fi->fh;
 
     ASSERT(h != NULL && h->tag == FILE_TAG);
     return h;
+}
+
+uint64_t fileh_number(const struct fuse_file_info *fi)
+{
+    return fileh_of(fi)->fh;
+}
+
+bool fileh_owes(const void *obj)
+{
+    const struct fileh *h = obj;
+
+    ASSERT(h->tag == FILE_TAG);
+    return file_owes(h->f);
 }
 
 static struct fileh *fileh_new(struct file *f, int flags)
@@ -66,10 +78,6 @@ static void fileh_free(struct fileh *h)
 /* What was written before is safe from this process's end, if nothing was written meanwhile. */
 static int settled(struct mount *m, struct fileh *h, uint64_t writes, int err)
 {
-    if (atomic_exchange(&h->lost, false)) {
-        log_event(LOG_ERROR, "mount.data_lost", "inode=%ju", (uintmax_t)file_ino(h->f));
-        err = err != 0 ? err : DFS_EIO;
-    }
     if (err == 0 && writes == atomic_load(&h->writes)) {
         handles_dirty(m->handles, h->fh, false);
     }
@@ -188,14 +196,18 @@ int fileh_adopt(struct mount *m, uint64_t fh, const struct handle *what, void **
     }
     h = fileh_new(f, what->flags);
     h->fh = fh;
-    atomic_store(&h->lost, what->lost);
+    if (what->lost) {
+        log_event(LOG_ERROR, "mount.data_lost", "inode=%ju handle=%ju", (uintmax_t)what->ino,
+                  (uintmax_t)fh);
+    }
+    file_adopted(f, what->lost);
     *ret = h;
     return 0;
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
-    locks_release(mount_of(req), node, fi);
+    locks_release(mount_of(req), node, fi, fileh_number(fi));
     fileh_free(fileh_of(fi));
     fuse_reply_err(req, 0);
 }
@@ -307,7 +319,9 @@ static void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t si
     int err = 0;
 
     atomic_fetch_add(&h->writes, 1);
-    handles_dirty(m->handles, h->fh, true);
+    if (fi->writepage || !h->append) { /* an append is committed when it is answered */
+        handles_dirty(m->handles, h->fh, true);
+    }
     if (fi->writepage) {
         err = h->append ? plain_handle(m, h, &f) : 0;
         err = err != 0 ? err : file_write(f, &cred_root, buf, size, (uint64_t)off);
@@ -335,7 +349,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
     struct fileh *h = fileh_of(fi);
     uint64_t writes = atomic_load(&h->writes);
 
-    int err = settled(mount_of(req), h, writes, h->can_write ? file_flush(h->f) : 0);
+    int err = h->can_write ? settled(mount_of(req), h, writes, file_flush(h->f)) : 0;
 
     locks_close(mount_of(req), node, fi);
     reply_err(req, "flush", node, err);

@@ -30,7 +30,7 @@ static struct lock_want want_of(fuse_req_t req, fuse_ino_t node, const struct fu
     return (struct lock_want){
         .ino = to_ino(mount_of(req), node),
         .owner = fi->lock_owner,
-        .handle = fi->fh,
+        .handle = fileh_number(fi),
         .first = first,
         .last = l->l_len == 0 ? LOCK_LAST : first + (uint64_t)l->l_len - 1,
         .pid = (uint32_t)l->l_pid,
@@ -100,7 +100,7 @@ static void op_flock(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi,
 {
     struct lock_want want = { .ino = to_ino(mount_of(req), node),
                               .owner = fi->lock_owner,
-                              .handle = fi->fh,
+                              .handle = fileh_number(fi),
                               .last = LOCK_LAST,
                               .pid = (uint32_t)fuse_req_ctx(req)->pid,
                               .kind = LOCK_FLOCK };
@@ -142,7 +142,7 @@ void locks_close(struct mount *m, fuse_ino_t node, const struct fuse_file_info *
     client_locks_close(m->client, to_ino(m, node), fi->lock_owner);
 }
 
-void locks_release(struct mount *m, fuse_ino_t node, const struct fuse_file_info *fi)
+void locks_release(struct mount *m, fuse_ino_t node, const struct fuse_file_info *fi, uint64_t fh)
 {
     struct lock_want all = {
         .ino = to_ino(m, node), .owner = fi->lock_owner, .last = LOCK_LAST, .kind = LOCK_FLOCK
@@ -151,7 +151,7 @@ void locks_release(struct mount *m, fuse_ino_t node, const struct fuse_file_info
     if (fi->flock_release) {
         (void)client_unlock(m->client, &all);
     }
-    client_locks_release(m->client, all.ino, fi->fh);
+    client_locks_release(m->client, all.ino, fh);
 }
 
 void ops_add_lock(struct fuse_lowlevel_ops *ops)

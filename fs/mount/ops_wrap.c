@@ -117,6 +117,9 @@ static void end_handle(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
     void *obj = handles_remove(mount_of(req)->handles, fi->fh);
 
     if (obj == NULL) {
+        if (op == inner.release) { /* it may have locks all the same */
+            locks_release(mount_of(req), node, fi, fi->fh);
+        }
         fuse_reply_err(req, 0);
         return;
     }

@@ -19,8 +19,9 @@
 /* The kernel greets a connection once. What it said is kept for those who take over: libfuse wants to
  * hear it, and the kernel takes no notice of a second answer. */
 struct greeting {
+    uint64_t root; /* the inode that is mounted, whatever became of its path */
     uint32_t len;
-    uint8_t bytes[HANDLES_SPARE - 4];
+    uint8_t bytes[HANDLES_SPARE - 16];
 };
 
 int takeover_greet(struct mount *m, struct why *why)
@@ -44,6 +45,7 @@ int takeover_greet(struct mount *m, struct why *why)
         return why_set(why, DFS_EIO, "the kernel's greeting on %s: %s", m->o->dir,
                        n < 0 ? strerror(-n) : "not understood");
     }
+    kept->root = m->root;
     kept->len = (uint32_t)n;
     memcpy(kept->bytes, buf.mem, (size_t)n);
     buf.size = (size_t)n;
@@ -90,12 +92,27 @@ static void *refuse_main(void *arg)
     return NULL;
 }
 
-static int connect_until(struct mount *m, const char *name, struct why *why)
+static int connect_until(struct mount *m, const char *name, struct attr *ret_root, struct why *why)
 {
-    for (;;) {
-        int err = client_open(m->conf, name, &m->client, why);
+    const struct greeting *kept = handles_spare(m->handles);
 
-        if (err == 0 || daemon_wait(m->signals, 0) == DAEMON_STOP) {
+    for (;;) {
+        int err = m->client == NULL ? client_open(m->conf, name, &m->client, why) : 0;
+
+        if (err == 0) {
+            err = client_getattr(m->client, &cred_root, kept->root, ret_root);
+            why_set(why, err, "the mount's root: %s", err_text(err));
+        }
+        if (err == DFS_ESTALE ||
+            err == DFS_ENOENT) { /* it was removed: that is for programs to see */
+            *ret_root = (struct attr){ .ino = kept->root, .mode = S_IFDIR };
+            err = 0;
+        }
+        if (err == 0) {
+            return 0;
+        }
+        if (daemon_wait(m->signals, 0) == DAEMON_STOP) {
+            m->stopped = true;
             return err;
         }
         log_event(LOG_WARN, "mount.waits", "dir=\"%s\" err=\"%s\"", m->o->dir,
@@ -103,17 +120,13 @@ static int connect_until(struct mount *m, const char *name, struct why *why)
     }
 }
 
-int takeover_connect(struct mount *m, const char *name, struct why *why)
+int takeover_connect(struct mount *m, const char *name, struct attr *ret_root, struct why *why)
 {
     pthread_t refuser;
-    bool refuses;
-    int err;
+    bool refuses = pthread_create(&refuser, NULL, refuse_main, m) == 0;
+    int err = connect_until(m, name, ret_root, why);
 
-    if (!m->guard.resumed) {
-        return client_open(m->conf, name, &m->client, why);
-    }
-    refuses = pthread_create(&refuser, NULL, refuse_main, m) == 0;
-    err = connect_until(m, name, why);
+    m->root = ret_root->ino;
     atomic_store(&m->connected, true);
     if (refuses) {
         (void)pthread_join(refuser, NULL);
@@ -178,13 +191,12 @@ static void *adopt_all(void *arg)
     return NULL;
 }
 
-int takeover_start(struct mount *m)
+void takeover_start(struct mount *m)
 {
     if (m->guard.resumed) {
-        m->adopting = pthread_create(&m->adopter, NULL, adopt_all, m) == 0;
-        return m->adopting ? 0 : DFS_ENOMEM;
+        m->adopting = true;
+        ASSERT(pthread_create(&m->adopter, NULL, adopt_all, m) == 0);
     }
-    return 0;
 }
 
 void takeover_stop(struct mount *m)

@@ -191,6 +191,28 @@ told() { # FILE: the masters know the time that this mount shows
     [ "$(atime d)" != "$first" ]
 }
 
+stored_below() { # BYTES
+    [ "$(stored)" -lt "$1" ]
+}
+
+stored_above() { # BYTES
+    [ "$(stored)" -gt "$1" ]
+}
+
+@test "data: fsync of bytes whose block is long gone" {
+    local before
+    before=$(stored)
+    exec 5<>f
+    head -c 3000000 /dev/urandom >&5
+    wait_until 20 stored_above $((before + 5000000))
+    truncate -s 0 f
+    wait_until 60 stored_below $((before + 1000000)) # the block is released, deleted, and its copies removed
+    echo again >f
+    python3 -c 'import os, time; t = time.time(); os.fsync(5); assert time.time() - t < 10'
+    [ "$(cat f)" = again ]
+    exec 5>&-
+}
+
 @test "data: noatime and read-only mounts leave the access time alone" {
     local m first
     echo x >f

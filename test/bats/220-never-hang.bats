@@ -145,22 +145,30 @@ one_session() {
 import errno, os, signal, sys, time
 path, pid_file = sys.argv[1:]
 fd = os.open(path, os.O_CREAT | os.O_RDWR)
-os.write(fd, b"synced")
+other = os.open(path, os.O_RDWR) # may be the one that syncs what fd has written
+os.write(fd, b"synced" + bytes(9994))
 os.fsync(fd)
-os.write(fd, b" lost?")
+os.write(fd, b"lost?" * 2000)
+assert os.pread(other, 5, 10000) == b"lost?"
 old = open(pid_file).read()
 os.kill(int(old), signal.SIGKILL)
 until = time.time() + 20
 while open(pid_file).read() in (old, "") and time.time() < until:
     time.sleep(0.01)
-try:
-    os.fsync(fd)
-    sys.exit("no error")
-except OSError as e:
-    assert e.errno in (errno.EIO, errno.ECONNABORTED), e
-os.write(fd, b"!")
+for f in (other, fd):
+    try:
+        os.fsync(f)
+        sys.exit("no error")
+    except OSError as e:
+        assert e.errno in (errno.EIO, errno.ECONNABORTED), e
+os.pwrite(fd, b"!", 20000)
 os.fsync(fd)
+os.fsync(other)
+again = os.open(path, os.O_RDWR)
+os.fsync(again)
 assert os.pread(fd, 6, 0) == b"synced"
+# not what the kernel still has of it, but what is there
+assert os.pread(other, 10001, 10000) == bytes(10000) + b"!"
 END
 }
 

@@ -435,7 +435,7 @@ static void errors_are_told(void)
 
     CHECK_INT(file_write(f, &root, "hello", 5, 0), 0);
     CHECK_INT(file_flush(f), 0);
-    file_lost(f);
+    file_adopted(f, true);
     g = reopen(c, file_ino(f), O_RDWR);
     CHECK_INT(file_fsync(g), DFS_EIO);
     CHECK_INT(file_fsync(g), 0);

@@ -78,6 +78,29 @@ static void another_process_takes_over(void)
     handles_close(h);
 }
 
+/* What was lost of an inode is missing whoever syncs it. */
+static void all_handles_of_an_inode_tell(void)
+{
+    struct handles *h = fresh();
+    struct handles *next = NULL;
+    struct handle what;
+    uint64_t a, b, c;
+
+    CHECK_INT(handles_add(h, 7, O_RDWR, &things[0], &a), 0);
+    CHECK_INT(handles_add(h, 8, O_RDWR, &things[1], &b), 0);
+    CHECK_INT(handles_add(h, 7, O_RDWR, &things[2], &c), 0);
+    handles_dirty(h, a, true);
+    CHECK_INT(handles_open(dup(handles_fd(h)), &next, NULL), 0);
+    CHECK_INT(handles_look(next, a, &what), 0);
+    CHECK(what.lost);
+    CHECK_INT(handles_look(next, b, &what), 0);
+    CHECK(!what.lost);
+    CHECK_INT(handles_look(next, c, &what), 0);
+    CHECK(what.lost);
+    handles_close(next);
+    handles_close(h);
+}
+
 static void other_memory_is_refused(void)
 {
     struct handles *h = NULL;
@@ -93,6 +116,7 @@ int main(void)
 {
     tap_run("numbers find their objects", numbers_find_their_objects);
     tap_run("another process takes over", another_process_takes_over);
+    tap_run("all handles of an inode tell what was lost of it", all_handles_of_an_inode_tell);
     tap_run("other memory is refused", other_memory_is_refused);
     return tap_done();
 }
