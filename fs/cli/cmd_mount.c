@@ -21,6 +21,7 @@
 #include "cluster/base/log.h"
 
 #include "fs/cli/cli.h"
+#include "fs/cli/mount_upgrade.h"
 #include "fs/mount/mount.h"
 #include "fs/mount/options.h"
 #include "fs/mount/point.h"
@@ -36,6 +37,9 @@ struct plan {
     char *dir;        /* resolved */
     char *pid_file;   /* absolute, or NULL */
     char *log;        /* a word, an absolute path, or NULL */
+    struct guard_program program;
+    bool called; /* as another guard of a mount that exists */
+    bool upgrade;
     bool keep_pid_file;
     bool foreground;
     int ready_fd; /* where the child reports; -1 in the foreground */
@@ -50,6 +54,7 @@ static void plan_fini(struct plan *p)
     free(p->dir);
     free(p->pid_file);
     free(p->log);
+    guard_program_fini(&p->program);
 }
 
 /* ---- what is asked for ---- */
@@ -150,6 +155,9 @@ static int plan_command(struct plan *p, int argc, char **argv)
     struct opt_list list = { 0 };
     bool read_only = false, allow_other = false;
     const struct opt opts[] = {
+        { "upgrade", 0, OPT_FLAG, &p->upgrade, NULL,
+          "DIR is mounted already: the program's file as it is now takes its process's place, under "
+          "open files. Returns when it serves." },
         { "path", 0, OPT_TEXT, &path, "PATH", "Mounts this directory of dfs instead of the root." },
         { "ro", 0, OPT_FLAG, &read_only, NULL, "Mounts read-only." },
         { "options", 'o', OPT_LIST, &list, "OPTIONS",
@@ -175,6 +183,9 @@ static int plan_command(struct plan *p, int argc, char **argv)
 
     if (!cli_begin(cli, argc, argv, opts, 1, 1)) {
         return cli->status;
+    }
+    if (p->upgrade) {
+        return 0;
     }
     status = add_options(p, &list, false);
     if (status != 0) {
@@ -310,6 +321,8 @@ static int serve(struct plan *p, struct why *why)
         .path = p->path,
         .kernel_opts = kernel_opts,
         .conf_path = p->cli->conf_path,
+        .called = p->called,
+        .program = p->program,
         .pid_file = p->pid_file,
         .background = p->ready_fd >= 0,
         .allow_other = p->o.allow_other || (root && !p->o.no_allow_other),
@@ -319,7 +332,7 @@ static int serve(struct plan *p, struct why *why)
     };
     int err = log_open(p, why);
 
-    if (err == 0 && p->pid_file != NULL) {
+    if (err == 0 && p->pid_file != NULL && !p->called) {
         err = daemon_pidfile_write(p->pid_file, why);
     }
     if (err == 0) {
@@ -401,16 +414,39 @@ static int background(struct plan *p)
     return cli_error(p->cli, "%s", len > 0 ? text : "the mount's process ended without a word");
 }
 
+/* The process that serves the mount waits for a word from this one: what fails here goes to its log. */
+static int run_called(struct plan *p)
+{
+    struct why why = { "" };
+    int err;
+
+    p->called = true;
+    (void)!chdir("/");
+    err = serve(p, &why);
+    if (err != 0) {
+        log_event(LOG_ERROR, "mount.failed", "dir=\"%s\" err=\"%s\"", p->dir, why.text);
+    }
+    return err == 0 ? CLI_DONE : CLI_FAILED;
+}
+
 static int run(struct plan *p)
 {
     struct why why = { "" };
-    int err = point_check(p->cli->args[p->cli->arg_count - 1], p->o.nonempty, &p->dir, &why);
+    int err;
+
+    p->ready_fd = -1;
+    p->pid_file = absolute(p->o.pid_file);
+    p->log = absolute(p->o.log);
+    guard_program_get(&p->program);
+    p->dir = guard_called();
+    if (p->dir != NULL) {
+        return run_called(p);
+    }
+    err = point_check(p->cli->args[p->cli->arg_count - 1], p->o.nonempty, &p->dir, &why);
 
     if (err != 0) {
         return cli_error(p->cli, "%s", why.text);
     }
-    p->pid_file = absolute(p->o.pid_file);
-    p->log = absolute(p->o.log);
     if (!p->foreground) {
         return background(p);
     }
@@ -426,7 +462,10 @@ int cmd_mount(struct cli *cli, int argc, char **argv)
 
     status = as_helper(cli, argc, argv) ? plan_helper(&p, argc, argv, &fake)
                                         : plan_command(&p, argc, argv);
-    if (status == 0 && p.source != NULL && !fake) { /* without a source only help was wanted */
+    if (status == 0 && p.upgrade) {
+        status = mount_upgrade(cli, cli->args[0]);
+    } else if (status == 0 && p.source != NULL &&
+               !fake) { /* without a source only help was wanted */
         status = run(&p);
     }
     plan_fini(&p);

@@ -395,7 +395,7 @@ void client_reopening(struct client *c, uint64_t ino)
 
 /* ---- start and end ---- */
 
-static void client_free(struct client *c)
+void client_free(struct client *c)
 {
     struct hnode *h;
 
@@ -431,7 +431,30 @@ static void client_free(struct client *c)
     free(c);
 }
 
+/* What the process before had not told the masters, and what it knew of them. */
+static int take_rest(struct client *c, struct wire_in *in)
+{
+    c->epoch = wire_get_u64(in);
+    c->epoch_session = meta_session(c->meta);
+    c->closed_count = c->closed_cap = wire_get_u32(in);
+    if (in->err != 0 || c->closed_count > in->left / sizeof(*c->closed)) {
+        c->closed_count = 0;
+        return DFS_EMALFORMED;
+    }
+    c->closed = x_alloc((c->closed_count + 1) * sizeof(*c->closed));
+    for (size_t i = 0; i < c->closed_count; i++) {
+        c->closed[i] = wire_get_u64(in);
+    }
+    return locks_resume(c, in);
+}
+
 int client_open(const struct conf *conf, const char *name, struct client **ret, struct why *why)
+{
+    return client_start(conf, name, NULL, NULL, ret, why);
+}
+
+int client_start(const struct conf *conf, const char *name, const struct meta_left *left,
+                 struct wire_in *rest, struct client **ret, struct why *why)
 {
     struct client *c = x_alloc(sizeof(*c));
     int err;
@@ -450,13 +473,17 @@ int client_open(const struct conf *conf, const char *name, struct client **ret, 
     list_init(&c->dirty);
     bufs_init(&c->bufs, conf->client_cache);
     c->seen = x_alloc(SEEN_SLOTS * sizeof(*c->seen));
-    err = meta_open(conf, c->host, name, &c->meta, why);
+    err = left != NULL ? meta_resume(conf, c->host, name, left, &c->meta, why)
+                       : meta_open(conf, c->host, name, &c->meta, why);
+    if (err == 0) {
+        locks_init(c);
+        err = left != NULL ? take_rest(c, rest) : DFS_OK;
+    }
     if (err != 0) {
         client_free(c);
         return err;
     }
     c->events = client_events_new(c->meta);
-    locks_init(c);
     c->peers = peers_new(c->host, meta_cluster(c->meta));
     c->lents = conf->local_reads != 0 ? lents_new(c) : NULL;
     c->streams = streams_new(c->meta, c->peers, c->host);
@@ -468,6 +495,22 @@ int client_open(const struct conf *conf, const char *name, struct client **ret, 
     return DFS_OK;
 }
 
+void client_tell(struct client *c)
+{
+    atime_tell(c);
+    keep_session(c);
+}
+
+void client_stop(struct client *c)
+{
+    pthread_mutex_lock(&c->mu);
+    c->stopping = true;
+    pthread_cond_broadcast(&c->wake);
+    pthread_mutex_unlock(&c->mu);
+    pthread_join(c->committer, NULL);
+    pthread_join(c->pinger, NULL);
+}
+
 void client_close(struct client *c)
 {
     int err;
@@ -475,12 +518,7 @@ void client_close(struct client *c)
     if (c == NULL) {
         return;
     }
-    pthread_mutex_lock(&c->mu);
-    c->stopping = true;
-    pthread_cond_broadcast(&c->wake);
-    pthread_mutex_unlock(&c->mu);
-    pthread_join(c->committer, NULL);
-    pthread_join(c->pinger, NULL);
+    client_stop(c);
     err = client_sync(c);
     if (err != 0) {
         log_event(LOG_ERROR, "client.close", "err=%s", err_name(err));

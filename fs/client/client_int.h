@@ -111,6 +111,15 @@ void locks_init(struct client *c);
 void locks_fini(struct client *c); /* after client_locks_end(); before locks_init(), too */
 /* Another master leads, or the session is a new one: it is told what is held. */
 int locks_tell(struct client *c, uint64_t epoch);
+/* The parts of client_open() and client_close(): with a session that another process has left, and the
+ * rest of what it told; the threads end; masters are told what they should know before; the end. */
+int client_start(const struct conf *conf, const char *name, const struct meta_left *left,
+                 struct wire_in *rest, struct client **ret, struct why *why);
+void client_stop(struct client *c);
+void client_tell(struct client *c);
+void client_free(struct client *c);
+/* The locks that another process has left. */
+int locks_resume(struct client *c, struct wire_in *in);
 /* The committing thread's pass over all dirty nodes; with all: whatever its age, and errors count. */
 int client_commit_pass(struct client *c, bool all);
 

@@ -47,6 +47,9 @@ void client_locks_close(struct client *c, uint64_t ino, uint64_t owner);
 /* The open file is gone: over are POSIX locks that were set through it and outlived their owner's
  * closing of descriptors, which are those of open file descriptions. */
 void client_locks_release(struct client *c, uint64_t ino, uint64_t handle);
+/* Requests that wait end with DFS_ENOLCK; false: there are some that the masters could not be told of by
+ * then. No new ones, and no client_lock_interrupt(), meanwhile. */
+bool client_locks_give_up(struct client *c, uint64_t deadline_ms);
 /* Requests that wait end with DFS_ESHUTDOWN, and so do later ones. */
 void client_locks_end(struct client *c);
 

@@ -3,6 +3,10 @@
  *
  * A request that is interrupted is over at once for its program. The master is told behind it; if it
  * has granted the lock meanwhile, what the owner did not have before is given back. */
+#include "cluster/base/base.h"
+
+#include <signal.h>
+
 #include "cluster/base/log.h"
 
 #include "fs/client/locks.h"
@@ -13,6 +17,8 @@
 #define RETRY_MS 1000 /* after a failure */
 #define STEP_MS  3000 /* for one question */
 #define LEARN_MS 1000 /* for a commit of our own */
+
+#define TOLD_MS 10 /* between looks whether all are told */
 
 struct lock_call *client_lock_new(struct client *c, const struct lock_want *want, bool wait,
                                   lock_done_fn *done, void *arg)
@@ -201,6 +207,11 @@ static void *locks_main(void *arg)
 {
     struct client *c = arg;
     struct locks *l = c->locks;
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all,
+                    NULL); /* a signal to the thread that needed us first is not ours */
 
     pthread_mutex_lock(&l->mu);
     while (!l->stopping) {
@@ -307,6 +318,46 @@ bool client_lock_interrupt(struct lock_call *k)
     pthread_cond_signal(&l->wake);
     pthread_mutex_unlock(&l->mu);
     return was;
+}
+
+/* One that is over from now on; false: there is none. */
+static bool give_one_up(struct locks *l)
+{
+    lock_done_fn *done = NULL;
+    void *arg = NULL;
+
+    pthread_mutex_lock(&l->mu);
+    LIST_FOREACH (i, &l->waiting) {
+        struct lock_call *k = CONTAINER_OF(i, struct lock_call, list);
+
+        if (done == NULL && !k->over) {
+            k->over = k->again = true;
+            k->due_ms = 0;
+            done = k->done;
+            arg = k->arg;
+        }
+    }
+    pthread_cond_signal(&l->wake);
+    pthread_mutex_unlock(&l->mu);
+    if (done != NULL) {
+        done(arg, DFS_ENOLCK, NULL);
+    }
+    return done != NULL;
+}
+
+bool client_locks_give_up(struct client *c, uint64_t deadline_ms)
+{
+    struct locks *l = c->locks;
+    bool told;
+
+    while (give_one_up(l)) {
+    }
+    do {
+        pthread_mutex_lock(&l->mu);
+        told = list_empty(&l->waiting);
+        pthread_mutex_unlock(&l->mu);
+    } while (!told && pause_ms(TOLD_MS, deadline_ms));
+    return told;
 }
 
 void locks_restore_later(struct client *c, const struct lock_want *want)

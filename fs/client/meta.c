@@ -53,6 +53,8 @@ struct meta {
     uint32_t block_size;
     uint8_t cluster[CLUSTER_ID_BYTES];
     bool cluster_known;
+    bool left;          /* the session goes on elsewhere */
+    uint64_t seq_base;  /* of slots that are not used yet */
     pthread_mutex_t mu; /* guards the lists and the count */
     pthread_cond_t freed;
     struct link *idle[2]; /* last used first: queries, commands */
@@ -82,6 +84,7 @@ static int link_take(struct meta *m, bool command, uint64_t deadline_ms, struct 
         l = x_alloc(sizeof(*l));
         l->command = command;
         l->slot = m->count[command]++;
+        l->seq = m->seq_base;
         wire_out_init(&l->out, LIMIT_MSG);
     }
     pthread_mutex_unlock(&m->mu);
@@ -307,11 +310,9 @@ static void meta_free(struct meta *m)
     free(m);
 }
 
-int meta_open(const struct conf *conf, const char *host, const char *name, struct meta **ret,
-              struct why *why)
+static struct meta *meta_new(const struct conf *conf, const char *host, const char *name)
 {
     struct meta *m = x_alloc(sizeof(*m));
-    int err;
 
     m->conf = conf;
     m->host = x_strdup(host);
@@ -321,7 +322,48 @@ int meta_open(const struct conf *conf, const char *host, const char *name, struc
     cond_init(&m->freed);
     m->renew.command = true;
     wire_out_init(&m->renew.out, LIMIT_MSG);
-    err = read_masters(m, why);
+    return m;
+}
+
+int meta_resume(const struct conf *conf, const char *host, const char *name,
+                const struct meta_left *left, struct meta **ret, struct why *why)
+{
+    struct meta *m = meta_new(conf, host, name);
+    int err = read_masters(m, why);
+
+    if (err != 0) {
+        meta_free(m);
+        return err;
+    }
+    memcpy(m->cluster, left->cluster, CLUSTER_ID_BYTES);
+    m->cluster_known = true;
+    m->block_size = left->block_size;
+    m->seq_base = left->seq;
+    atomic_store(&m->lease_ms, left->lease_ms);
+    atomic_store(&m->session, left->session);
+    *ret = m;
+    return DFS_OK;
+}
+
+void meta_leave(struct meta *m, struct meta_left *ret)
+{
+    *ret = (struct meta_left){ .session = meta_session(m),
+                               .seq = m->seq_base,
+                               .lease_ms = meta_lease_ms(m),
+                               .block_size = m->block_size };
+    memcpy(ret->cluster, m->cluster, CLUSTER_ID_BYTES);
+    for (const struct link *l = m->idle[1]; l != NULL; l = l->next) {
+        ret->seq = MAX(ret->seq, l->seq);
+    }
+    m->left = true;
+}
+
+int meta_open(const struct conf *conf, const char *host, const char *name, struct meta **ret,
+              struct why *why)
+{
+    struct meta *m = meta_new(conf, host, name);
+    int err = read_masters(m, why);
+
     if (err == 0) {
         err = session_start(m, clock_mono_ms() + conf->client_timeout, why);
         if (err != 0) {
@@ -345,7 +387,7 @@ void meta_close(struct meta *m)
     if (m == NULL) {
         return;
     }
-    if (meta_begin(m, META_BOUND, NULL, clock_mono_ms() + CLOSE_MS, &call) == 0) {
+    if (!m->left && meta_begin(m, META_BOUND, NULL, clock_mono_ms() + CLOSE_MS, &call) == 0) {
         session_close_req_put(call.out, &q);
         meta_run(&call, RPC_session_close, &rep);
         meta_end(&call);

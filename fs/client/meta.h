@@ -24,6 +24,20 @@ struct meta_counts {
 /* Opens a session. Errors: DFS_ETIMEOUT, DFS_ECONN, DFS_EVERSION, DFS_EINVAL (masters). */
 int meta_open(const struct conf *conf, const char *host, const char *name, struct meta **ret,
               struct why *why);
+/* What a process that goes on with the session has to know of it. */
+struct meta_left {
+    uint64_t session;
+    uint64_t seq; /* the highest number of a command in any slot */
+    uint32_t lease_ms;
+    uint32_t block_size;
+    uint8_t cluster[CLUSTER_ID_BYTES];
+};
+
+/* meta_close() will leave the session as it is. */
+void meta_leave(struct meta *m, struct meta_left *ret);
+/* In place of meta_open(). Asks nobody. */
+int meta_resume(const struct conf *conf, const char *host, const char *name,
+                const struct meta_left *left, struct meta **ret, struct why *why);
 /* Closes the session if a master can be asked within a second or two. No calls may be under way. */
 void meta_close(struct meta *m);
 

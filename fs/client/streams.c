@@ -135,6 +135,21 @@ void streams_give(struct streams *ss, struct stream *s)
     }
 }
 
+void streams_end_idle(struct streams *ss)
+{
+    for (;;) {
+        struct stream *s;
+
+        pthread_mutex_lock(&ss->mu);
+        s = ss->pool_count > 0 ? pool_remove_locked(ss, 0) : NULL;
+        pthread_mutex_unlock(&ss->mu);
+        if (s == NULL) {
+            return;
+        }
+        streams_end(ss, s, s->off);
+    }
+}
+
 static int by_block(const void *pa, const void *pb)
 {
     const struct ended *a = pa;

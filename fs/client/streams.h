@@ -59,6 +59,8 @@ struct ended {
     bool held;
 };
 size_t streams_tick(struct streams *ss, struct ended **ret);
+/* All that wait in the pool end. */
+void streams_end_idle(struct streams *ss);
 void streams_release(struct streams *ss, struct ended *e, size_t count, uint64_t deadline_ms);
 
 /* One packet at s->off (moves on). data NULL: no bytes. */

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@
 #include "cluster/base/io.h"
 #include "cluster/base/log.h"
 
+#include "fs/mount/handles.h"
 #include "fs/mount/point.h"
 
 #define SHORT_LIFE_MS 10000u /* a process that died sooner counts as one that cannot */
@@ -21,7 +23,13 @@
 #define PAUSE_MS      200u   /* before the second of them, growing */
 #define END_MS        2000   /* for the guard's end */
 
-enum { SAYS_HAND = 'H', SAYS_BYE = 'B' };
+#define RENEW_MS 10000 /* for another guard to say that it guards */
+
+#define CALLED "DFS_MOUNT_GUARD" /* in the environment: the mount point */
+
+enum { SAYS_HAND = 'H', SAYS_BYE = 'B', SAYS_HERE = 'G' };
+/* Descriptors of a program that is run as a guard. */
+enum { FD_SOCK = 3, FD_FUSE, FD_STATE, FD_END };
 
 /* ---- messages between the two ---- */
 
@@ -214,10 +222,12 @@ int guard_start(struct guard *g, const char *dir, bool background, struct why *w
     return 0;
 }
 
-int guard_hand(const struct guard *g, int fuse, int state)
+int guard_hand(struct guard *g, int fuse, int state)
 {
     const int fds[2] = { fuse, state };
 
+    g->fuse = fuse;
+    g->state = state;
     return g->resumed ? 0 : send_fds(g->sock, SAYS_HAND, fds);
 }
 
@@ -238,4 +248,155 @@ void guard_end(struct guard *g)
     io_close(g->sock);
     io_close(g->pidfd);
     g->sock = g->pidfd = -1;
+}
+
+/* ---- a program that is run as a guard ---- */
+
+void guard_program_get(struct guard_program *ret)
+{
+    char path[4096], args[32768];
+    size_t len = 0, count = 0;
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+
+    *ret = (struct guard_program){ .cwd = getcwd(NULL, 0) };
+    ret->path = x_strndup(path, n > 0 ? (size_t)n : 0);
+    if (fd < 0 || io_read_some(fd, args, sizeof(args) - 1, &len) != 0) {
+        len = 0;
+    }
+    io_close(fd);
+    args[len] = '\0';
+    for (size_t i = 0; i < len; i += strlen(args + i) + 1) {
+        ret->argv = x_realloc(ret->argv, (count + 2) * sizeof(char *));
+        ret->argv[count++] = x_strdup(args + i);
+        ret->argv[count] = NULL;
+    }
+}
+
+void guard_program_fini(struct guard_program *p)
+{
+    for (size_t i = 0; p->argv != NULL && p->argv[i] != NULL; i++) {
+        free(p->argv[i]);
+    }
+    free(p->argv);
+    free(p->path);
+    free(p->cwd);
+}
+
+/* The environment, and which mount it is for; to be freed, the first string too. */
+static char **environment(const char *dir)
+{
+    size_t count = 0;
+    char **env;
+
+    while (environ[count] != NULL) {
+        count++;
+    }
+    env = x_alloc((count + 2) * sizeof(char *));
+    env[0] = x_printf(CALLED "=%s", dir);
+    memcpy(env + 1, environ, (count + 1) * sizeof(char *));
+    return env;
+}
+
+/* Runs the program with these descriptors from FD_SOCK on, and none of the others. */
+static int run(const struct guard_program *p, const char *dir, const int fds[FD_END - FD_SOCK],
+               pid_t *ret_pid)
+{
+    int high[FD_END - FD_SOCK];
+    posix_spawn_file_actions_t act;
+    posix_spawnattr_t attr;
+    char **env = environment(dir);
+    sigset_t none, all;
+    int no = 0;
+
+    ASSERT(posix_spawn_file_actions_init(&act) == 0 && posix_spawnattr_init(&attr) == 0);
+    (void)sigemptyset(&none);
+    (void)sigfillset(&all);
+    (void)posix_spawnattr_setsigmask(&attr, &none);
+    (void)posix_spawnattr_setsigdefault(&attr, &all);
+    (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    for (int i = 0; i < FD_END - FD_SOCK; i++) { /* out of the way of each other */
+        high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, FD_END);
+        no = high[i] < 0 ? errno : no;
+        (void)posix_spawn_file_actions_adddup2(&act, high[i], FD_SOCK + i);
+    }
+    (void)posix_spawn_file_actions_addchdir_np(&act, p->cwd != NULL ? p->cwd : "/");
+    no = no != 0 ? no : posix_spawn(ret_pid, p->path, &act, &attr, p->argv, env);
+    for (int i = 0; i < FD_END - FD_SOCK; i++) {
+        io_close(high[i]);
+    }
+    (void)posix_spawn_file_actions_destroy(&act);
+    (void)posix_spawnattr_destroy(&attr);
+    free(env[0]);
+    free(env);
+    return err_from_errno(no);
+}
+
+static bool says_here(int sock)
+{
+    struct pollfd p = { .fd = sock, .events = POLLIN };
+    int none[2];
+    int n;
+
+    do {
+        n = poll(&p, 1, RENEW_MS);
+    } while (n < 0 && errno == EINTR);
+    return n == 1 && receive(sock, none) == SAYS_HERE;
+}
+
+int guard_renew(struct guard *g, const char *dir, const struct guard_program *program,
+                struct why *why)
+{
+    int pair[2];
+    pid_t pid = -1;
+    int err;
+
+    if (program->argv == NULL || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+        return why_set(why, DFS_ENOMEM, "a new guard: %s", strerror(errno));
+    }
+    err = run(program, dir, (const int[]){ pair[1], g->fuse, g->state }, &pid);
+    io_close(pair[1]);
+    if (err != 0) {
+        io_close(pair[0]);
+        return why_set(why, err, "cannot run %s: %s", program->path, err_text(err));
+    }
+    if (!says_here(pair[0])) {
+        io_close(pair[0]);
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0);
+        return why_set(why, DFS_EVERSION, "%s did not take the mount over", program->path);
+    }
+    guard_end(g);
+    g->sock = pair[0];
+    g->pidfd = pidfd_open(pid, 0);
+    g->pid = (int)pid;
+    log_event(LOG_INFO, "mount.guard", "dir=\"%s\" pid=%d program=\"%s\"", dir, (int)pid,
+              program->path);
+    return 0;
+}
+
+char *guard_called(void)
+{
+    const char *dir = getenv(CALLED);
+
+    return dir != NULL ? x_strdup(dir) : NULL;
+}
+
+int guard_take_over(struct guard *g, const char *dir, struct why *why)
+{
+    struct watch w = { .sock = FD_SOCK, .fds = { FD_FUSE, FD_STATE }, .dir = dir };
+
+    (void)unsetenv(CALLED);
+    for (int fd = FD_SOCK; fd < FD_END; fd++) {
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    if (!handles_known(FD_STATE)) {
+        return why_set(why, DFS_EVERSION, "not the open files of a mount of this version");
+    }
+    if (send(w.sock, &(char){ SAYS_HERE }, 1, MSG_NOSIGNAL) != 1) {
+        return why_set(why, DFS_ECONN, "the process that serves %s is gone", dir);
+    }
+    w.born_ms = clock_mono_ms();
+    watch(&w, g);
+    return 0;
 }

@@ -22,7 +22,7 @@ struct slot {
 struct shared {
     uint64_t magic;
     _Atomic uint32_t high; /* slots at and above it were never used */
-    uint32_t unused;
+    _Atomic uint32_t left; /* bytes behind all this */
     uint8_t spare[HANDLES_SPARE];
     struct slot slots[HANDLES_MAX];
 };
@@ -154,6 +154,43 @@ void *handles_spare(struct handles *h)
     return h->s->spare;
 }
 
+bool handles_known(int fd)
+{
+    struct stat st;
+    uint64_t magic = 0;
+
+    return fstat(fd, &st) == 0 && st.st_size >= (off_t)sizeof(struct shared) &&
+           pread(fd, &magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) && magic == MAGIC;
+}
+
+int handles_leave(struct handles *h, struct slice s)
+{
+    if (s.len > UINT32_MAX || ftruncate(h->fd, (off_t)(sizeof(*h->s) + s.len)) != 0 ||
+        pwrite(h->fd, s.p, s.len, (off_t)sizeof(*h->s)) != (ssize_t)s.len) {
+        return DFS_ENOMEM;
+    }
+    atomic_store(&h->s->left, (uint32_t)s.len);
+    return 0;
+}
+
+int handles_left(struct handles *h, struct slice *ret)
+{
+    size_t len = atomic_exchange(&h->s->left, 0);
+    uint8_t *p;
+
+    if (len == 0) {
+        return DFS_ENOENT;
+    }
+    p = x_alloc(len);
+    if (pread(h->fd, p, len, (off_t)sizeof(*h->s)) != (ssize_t)len) {
+        free(p);
+        return DFS_EDAMAGED;
+    }
+    (void)!ftruncate(h->fd, (off_t)sizeof(*h->s));
+    *ret = slice_of(p, len);
+    return 0;
+}
+
 /* Handles are counted from 1: 0 is nobody's. */
 static struct slot *slot_of(const struct handles *h, uint64_t fh)
 {
@@ -235,6 +272,11 @@ uint64_t handles_next_orphan(const struct handles *h, uint64_t fh)
         }
     }
     return 0;
+}
+
+uint64_t handles_end(const struct handles *h)
+{
+    return (uint64_t)atomic_load(&h->s->high) + 1;
 }
 
 void handles_dirty(struct handles *h, uint64_t fh, bool dirty)

@@ -31,6 +31,11 @@ int handles_fd(const struct handles *h);
 /* HANDLES_SPARE bytes in it, zero at the beginning. */
 void *handles_spare(struct handles *h);
 
+/* Bytes for the process that takes over, behind the handles; one that takes over finds them once. Errors:
+ * DFS_ENOMEM, DFS_ENOENT: nothing was left. */
+int handles_leave(struct handles *h, struct slice s);
+int handles_left(struct handles *h, struct slice *ret); /* to be freed */
+
 /* obj is the object behind it, never NULL. Errors: DFS_ENOMEM. */
 int handles_add(struct handles *h, uint64_t ino, int flags, void *obj, uint64_t *ret_fh);
 /* The object; NULL when this process has none yet. */
@@ -43,6 +48,12 @@ void handles_put(struct handles *h, uint64_t fh, void *obj);
 void *handles_remove(struct handles *h, uint64_t fh);
 /* The lowest one without an object at or above fh; 0: none. */
 uint64_t handles_next_orphan(const struct handles *h, uint64_t fh);
+
+/* Is it memory that handles_open() of this version takes over? */
+bool handles_known(int fd);
+
+/* Above every number in use. */
+uint64_t handles_end(const struct handles *h);
 
 /* Would a death now lose what was written through it? */
 void handles_dirty(struct handles *h, uint64_t fh, bool dirty);

@@ -11,7 +11,9 @@
 #include "fs/mount/mount.h"
 
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +32,7 @@
 #define BACKGROUND_MAX 64
 #define BUSY_WAIT_MS   3000 /* for open files after a signal */
 #define WAKE_US        20000
+#define RENEW_EVERY_MS 10000 /* guards that die */
 
 /* libfuse explains failures in a log callback only, a line in several pieces. */
 static struct {
@@ -162,17 +165,17 @@ static int find_root(struct mount *m, struct attr *ret, struct why *why)
 
 /* ---- signals ---- */
 
-static void on_wake(int sig UNUSED)
-{
-    /* only interrupts the wait of libfuse's main loop */
-}
-
 static void signals_set_up(struct mount *m)
 {
-    struct sigaction wake = { .sa_handler = on_wake };
+    sigset_t set;
 
     m->signals = daemon_signals();
-    ASSERT(sigaction(SIGUSR1, &wake, NULL) == 0);
+    upgrade_set_up();
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGUSR2);
+    ASSERT(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
+    m->upgrades = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    ASSERT(m->upgrades >= 0);
 }
 
 static bool wait_for_loop(struct mount *m, uint64_t ms)
@@ -231,13 +234,47 @@ static void reload(struct mount *m)
     conf_free(c);
 }
 
+/* The guard has died, which does not happen by itself. */
+static void replace_guard(struct mount *m)
+{
+    struct why why = { "" };
+
+    m->renewed_ms = clock_mono_ms();
+    if (guard_renew(&m->guard, m->o->dir, &m->o->program, &why) != 0) {
+        log_event(LOG_ERROR, "mount.unguarded", "dir=\"%s\" err=\"%s\"", m->o->dir, why.text);
+    }
+}
+
+/* Waits for a signal, or for the guard's end, if another one may be made. */
+static void wait_for_signal(struct mount *m)
+{
+    uint64_t next = m->renewed_ms != 0 ? m->renewed_ms + RENEW_EVERY_MS : 0;
+    uint64_t now = clock_mono_ms();
+    struct signalfd_siginfo info;
+    struct pollfd p[] = { { .fd = m->signals, .events = POLLIN },
+                          { .fd = m->upgrades, .events = POLLIN },
+                          { .fd = now < next ? -1 : m->guard.pidfd, .events = POLLIN } };
+
+    (void)poll(p, ARRAY_LEN(p), now < next ? (int)(next - now) : -1);
+    if (atomic_load(&m->loop_done)) {
+        return;
+    }
+    if (p[1].revents != 0 && read(m->upgrades, &info, sizeof(info)) > 0) {
+        upgrade_begin(m);
+    } else if (p[2].revents != 0) {
+        replace_guard(m);
+    }
+}
+
 static void *signal_main(void *arg)
 {
     struct mount *m = arg;
 
-    for (;;) { /* at the end the main thread sends us a signal, too */
-        enum daemon_event e = daemon_wait(m->signals, -1);
+    while (!atomic_load(&m->loop_done)) { /* at the end the main thread sends us a signal, too */
+        enum daemon_event e;
 
+        wait_for_signal(m);
+        e = daemon_next(m->signals);
         if (atomic_load(&m->loop_done)) {
             break;
         }
@@ -252,17 +289,25 @@ static void *signal_main(void *arg)
 
 /* ---- serving ---- */
 
-static int serve(struct mount *m, struct why *why)
+/* Serves until the end, or until it is another process's turn: *ret_leave. */
+static int serve(struct mount *m, bool *ret_leave, struct why *why)
 {
     struct fuse_loop_config *cfg = fuse_loop_cfg_create();
+    bool leave = false;
     int err;
 
     ASSERT(cfg != NULL);
     fuse_loop_cfg_set_clone_fd(cfg, 1);
     fuse_loop_cfg_set_max_threads(cfg, WORKERS_MAX);
     fuse_loop_cfg_set_idle_threads(cfg, WORKERS_IDLE);
-    err = fuse_session_loop_mt(m->se, cfg);
+    do {
+        upgrade_listen(true);
+        err = fuse_session_loop_mt(m->se, cfg);
+        upgrade_listen(false);
+        leave = atomic_load(&m->leaving);
+    } while (leave && !upgrade_leave(m));
     fuse_loop_cfg_destroy(cfg);
+    *ret_leave = leave;
     atomic_store(&m->loop_done, true);
     (void)pthread_kill(m->signal_thread, SIGHUP);
     (void)pthread_join(m->signal_thread, NULL);
@@ -321,18 +366,29 @@ static int serve_metrics(struct mount *m, struct why *why)
     return err;
 }
 
+void mount_stop_threads(struct mount *m)
+{
+    takeover_stop(m);
+    client_locks_end(m->client);
+    metrics_http_stop(m->metrics);
+    inval_stop(m);
+    keeper_stop(m);
+}
+
 int mount_run(const struct conf *conf, const struct mount_options *o, mount_ready_fn *ready,
               void *arg, struct why *why)
 {
     struct mount *m = x_alloc(sizeof(*m));
     char *name = x_printf("mount %s", o->dir);
+    bool leave = false;
     struct attr root = { 0 };
     int err;
 
     m->conf = conf;
     m->o = o;
     (void)daemon_descriptors();
-    err = guard_start(&m->guard, o->dir, o->background, why);
+    err = o->called ? guard_take_over(&m->guard, o->dir, why)
+                    : guard_start(&m->guard, o->dir, o->background, why);
     if (err != 0) {
         free(name);
         free(m);
@@ -373,12 +429,11 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
         takeover_start(m);
         log_event(LOG_INFO, "mount.ready", "dir=\"%s\" source=\"%s\"", o->dir, o->source);
         ready(arg);
-        err = serve(m, why);
-        takeover_stop(m);
-        client_locks_end(m->client);
-        metrics_http_stop(m->metrics);
-        inval_stop(m);
-        keeper_stop(m);
+        err = serve(m, &leave, why);
+        if (leave) {
+            _exit(0); /* the guard makes the next one */
+        }
+        mount_stop_threads(m);
     } else if (m->stopped) {
         (void)point_detach(o->dir);
     } else if (m->guard.resumed) {
@@ -397,6 +452,7 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
     guard_end(&m->guard);
     log_event(LOG_INFO, "mount.ended", "dir=\"%s\"", o->dir);
     io_close(m->signals);
+    io_close(m->upgrades);
     xattr_memo_fini(&m->memo);
     groups_free(m->groups);
     free(name);

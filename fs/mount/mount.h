@@ -10,14 +10,22 @@
 
 #include "cluster/base/conf.h"
 
+#include "fs/mount/guard.h"
+
+/* Attributes of a mount's root that tell of the process that serves it; not listed. */
+#define MOUNT_XATTR_PID     "dfs.mount.pid"
+#define MOUNT_XATTR_VERSION "dfs.mount.version"
+
 struct mount_options {
-    const char *source;      /* what /proc/mounts shows: "MASTER[,MASTER]:/path" */
-    const char *dir;         /* mount point, absolute */
-    const char *path;        /* what of dfs is mounted: "/" or a directory below */
-    const char *kernel_opts; /* ro, nodev, noexec...: comma separated, not empty */
-    const char *conf_path;   /* read again for log.level at SIGHUP, or NULL */
-    const char *pid_file;    /* written again by a process that takes over, or NULL */
-    bool background;         /* standard descriptors are left once it serves */
+    const char *source;           /* what /proc/mounts shows: "MASTER[,MASTER]:/path" */
+    const char *dir;              /* mount point, absolute */
+    const char *path;             /* what of dfs is mounted: "/" or a directory below */
+    const char *kernel_opts;      /* ro, nodev, noexec...: comma separated, not empty */
+    const char *conf_path;        /* read again for log.level at SIGHUP, or NULL */
+    bool called;                  /* by a process that serves dir, to be its new guard */
+    struct guard_program program; /* how a new version of it is run */
+    const char *pid_file;         /* written again by a process that takes over, or NULL */
+    bool background;              /* standard descriptors are left once it serves */
     bool allow_other;
     bool root_squash; /* the masters are told these instead of user 0 and group 0: */
     uint32_t anon_uid;

@@ -1,5 +1,8 @@
 /* Extended attributes. */
 #include <sys/xattr.h>
+#include <unistd.h>
+
+#include "cluster/base/version.h"
 
 #include "fs/mount/internal.h"
 
@@ -34,6 +37,23 @@ static void reply_bytes(fuse_req_t req, fuse_ino_t node, const char *op, int err
     }
 }
 
+/* What the mount tells of itself; false: it is another attribute. */
+static bool about_mount(fuse_ino_t node, const char *name, char *p, size_t cap, size_t *ret_len)
+{
+    char text[64] = "";
+
+    if (node == FUSE_ROOT_ID && strcmp(name, MOUNT_XATTR_PID) == 0) {
+        (void)snprintf(text, sizeof(text), "%d", (int)getpid());
+    } else if (node == FUSE_ROOT_ID && strcmp(name, MOUNT_XATTR_VERSION) == 0) {
+        (void)snprintf(text, sizeof(text), "%s", DFS_VERSION);
+    } else {
+        return false;
+    }
+    *ret_len = strlen(text);
+    memcpy(p, text, MIN(cap, *ret_len));
+    return true;
+}
+
 static void op_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
 {
     struct mount *m = mount_of(req);
@@ -42,6 +62,10 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_
     struct caller who;
     int err = check(name);
 
+    if (about_mount(node, name, p, cap, &len)) {
+        reply_bytes(req, node, "getxattr", cap != 0 && cap < len ? DFS_ERANGE : 0, p, cap, len);
+        return;
+    }
     if (err == 0 && !is_virtual(name) && xattr_memo_none(m, to_ino(m, node), flag_of(name))) {
         err = DFS_ENODATA;
     }

@@ -92,12 +92,29 @@ static void *refuse_main(void *arg)
     return NULL;
 }
 
+/* Goes on with the session that the process before has left, or opens one. */
+static int connect_once(struct mount *m, const char *name, struct why *why)
+{
+    struct slice left;
+    int err = handles_left(m->handles, &left);
+
+    if (err == 0) {
+        err = client_resume(m->conf, name, left, &m->client, why);
+        if (err != 0) {
+            log_event(LOG_ERROR, "mount.session_lost", "dir=\"%s\" err=\"%s\"", m->o->dir,
+                      err_text(err));
+        }
+        free((void *)(uintptr_t)left.p);
+    }
+    return err == 0 ? 0 : client_open(m->conf, name, &m->client, why);
+}
+
 static int connect_until(struct mount *m, const char *name, struct attr *ret_root, struct why *why)
 {
     const struct greeting *kept = handles_spare(m->handles);
 
     for (;;) {
-        int err = m->client == NULL ? client_open(m->conf, name, &m->client, why) : 0;
+        int err = m->client == NULL ? connect_once(m, name, why) : 0;
 
         if (err == 0) {
             err = client_getattr(m->client, &cred_root, kept->root, ret_root);
