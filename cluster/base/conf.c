@@ -7,8 +7,9 @@
 #include "cluster/base/log.h"
 #include "cluster/base/text.h"
 
-#define FILE_MAX     (1u << 20)
-#define SAMPLE_WIDTH 96
+#define FILE_MAX        (1u << 20)
+#define SAMPLE_WIDTH    96
+#define BYTE_ORDER_MARK "\xef\xbb\xbf" /* some editors put it in front of UTF-8 */
 
 enum kind { KIND_section, KIND_size, KIND_time, KIND_num, KIND_flag, KIND_text, KIND_list };
 enum when { RESTART, RELOAD };
@@ -144,15 +145,18 @@ static const char *format_num(enum kind kind, uint64_t v, char buf[TEXT_NUMBER])
 
 static int set_num(const struct row *r, const char *text, uint64_t *ret, struct why *why)
 {
-    char min[TEXT_NUMBER], max[TEXT_NUMBER];
+    char min_text[TEXT_NUMBER], max_text[TEXT_NUMBER];
+    const char *min = format_num(r->kind, r->min, min_text);
+    const char *max = format_num(r->kind, r->max, max_text);
     uint64_t v = 0;
     int err = r->kind == KIND_size   ? parse_size(text, &v, why)
               : r->kind == KIND_time ? parse_time_ms(text, &v, why)
                                      : parse_num(text, &v, why);
 
-    if (err == 0 && (v < r->min || v > r->max)) {
-        err = why_set(why, DFS_EINVAL, "%s is out of range; expected %s to %s", text,
-                      format_num(r->kind, r->min, min), format_num(r->kind, r->max, max));
+    if (err != 0 && r->kind == KIND_num) { /* sizes and times have said what they look like */
+        why_set(why, err, "\"%s\" is not a number; expected %s to %s", text, min, max);
+    } else if (err == 0 && (v < r->min || v > r->max)) {
+        err = why_set(why, DFS_EINVAL, "%s is out of range; expected %s to %s", text, min, max);
     }
     if (err == 0) {
         *ret = v;
@@ -307,17 +311,21 @@ static int assign(struct conf *c, char *text, const char *name, unsigned int lin
     return 0;
 }
 
-/* Cuts comment and blanks off; NULL when nothing is left. */
-static char *trim(char *line)
+static void cut_comment(char *line)
 {
-    char *end;
-
     for (char *p = line; *p != '\0'; p++) {
         if (*p == '#' && (p == line || strchr(" \t=", p[-1]) != NULL)) {
             *p = '\0';
             break;
         }
     }
+}
+
+/* Cuts blanks off both ends; NULL when nothing is left. */
+static char *trim(char *line)
+{
+    char *end;
+
     line += strspn(line, " \t");
     for (end = line + strlen(line); end > line && strchr(" \t\r", end[-1]) != NULL; end--) {
     }
@@ -343,13 +351,19 @@ int conf_load_text(struct conf *c, const char *name, struct slice text, struct w
     unsigned int line = 1;
 
     f->readings++;
+    if (text.len >= strlen(BYTE_ORDER_MARK) &&
+        memcmp(p, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0) {
+        p += strlen(BYTE_ORDER_MARK);
+    }
     for (; p < end; line++) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
         size_t n = (size_t)((nl != NULL ? nl : end) - p);
         char *copy = x_strndup(p, n);
-        char *rest = trim(copy);
+        char *rest;
         int err = 0;
 
+        cut_comment(copy);
+        rest = trim(copy);
         if (!printable(p, n)) {
             err = why_set(why, DFS_ECONFIG, "not text");
         } else if (rest != NULL) {
@@ -378,6 +392,7 @@ int conf_load(struct conf *c, const char *path, struct why *why)
     return err;
 }
 
+/* A # is a part of the value: comments are for files. */
 int conf_set(struct conf *c, const char *assignment, struct why *why)
 {
     char *copy = x_strdup(assignment);
@@ -437,6 +452,22 @@ static int check_metrics(const struct conf *c, const char *key, const char *text
     return check_addr(c, key, text, why);
 }
 
+/* HOST=RACK, comma separated. */
+static int check_topology(const struct conf *c, struct why *why)
+{
+    for (const char *p = c->topology; *p != '\0';) {
+        size_t len = strcspn(p, ",");
+        size_t host = strcspn(p, "=,");
+
+        if (host == 0 || host + 1 >= len) {
+            why_set(why, DFS_ECONFIG, "expected HOST=RACK, found \"%.*s\"", (int)len, p);
+            return blame(c, "topology", why);
+        }
+        p += len + (p[len] == ',');
+    }
+    return 0;
+}
+
 int conf_check(const struct conf *c, struct why *why)
 {
     char *masters = NULL;
@@ -470,7 +501,7 @@ int conf_check(const struct conf *c, struct why *why)
         err = check_order(c, "server.suspect_after", c->server_suspect_after, "server.dead_after",
                           c->server_dead_after, why);
     }
-    return err;
+    return err != 0 ? err : check_topology(c, why);
 }
 
 /* ---- printing ---- */

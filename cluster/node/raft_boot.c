@@ -62,6 +62,10 @@ int raft_boot_failed(const char *dir, int rc, const char *text, struct why *why)
 {
     int err = rc == RAFT_IOERR ? DFS_EIO : rc == RAFT_NOSPACE ? DFS_ENOSPC : DFS_EDAMAGED;
 
+    if (rc == RAFT_NAMETOOLONG) {
+        return why_set(why, DFS_ENAMETOOLONG, "the log's path is too long (%zu bytes): %.200s...",
+                       strlen(dir), dir);
+    }
     return why_set(why, err, "%s: the log cannot be opened: %s", dir,
                    text[0] != '\0' ? text : raft_strerror(rc));
 }

@@ -140,6 +140,9 @@ int cmd_local(struct cli *cli, int argc, char **argv)
     if (!cli_begin(cli, argc, argv, opts, 1, 1)) {
         return cli->status;
     }
+    if (cli->args[0][0] == '\0') {
+        return cli_usage(cli, "the name of DIR is empty");
+    }
     if (stop && status) {
         return cli_usage(cli, "--stop and --status exclude each other");
     }

@@ -134,6 +134,10 @@ int local_conf_assign(struct local_conf *c, const char *assignment, struct why *
     int err = conf_set(check, assignment, why);
 
     conf_free(check);
+    if (err == 0 && eq != NULL && (strstr(eq, " #") != NULL || strstr(eq, "=#") != NULL)) {
+        return why_set(why, DFS_ECONFIG, "--set %s: a # behind a blank begins a comment in %s",
+                       assignment, c->path);
+    }
     if (err == 0 && eq != NULL) {
         const char *name;
         char *key = x_strndup(assignment, line_key(assignment, &name));

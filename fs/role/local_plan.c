@@ -60,8 +60,9 @@ static int add_master(struct local *l, struct why *why)
     return local_conf_set_masters(&l->conf, addr, why);
 }
 
-/* PATH/block-N of each volume path, made when missing, comma separated. */
-static int volumes_of(const struct local_options *o, const char *name, char **ret, struct why *why)
+/* PATH/block-N of each volume path, comma separated; made when missing, or named as it is. */
+static int volumes_of(const struct local_options *o, const char *name, bool make, char **ret,
+                      struct why *why)
 {
     char *all = x_strdup("");
     int err = 0;
@@ -71,8 +72,11 @@ static int volumes_of(const struct local_options *o, const char *name, char **re
         char *real = NULL;
         char *next;
 
-        err = io_mkdir_p(path, 0755, why);
-        if (err == 0 && ((real = realpath(path, NULL)) == NULL || strpbrk(real, ",\n") != NULL)) {
+        err = make ? io_mkdir_p(path, 0755, why) : 0;
+        if (err == 0 && (real = realpath(path, NULL)) == NULL && !make) {
+            real = x_strdup(path);
+        }
+        if (err == 0 && (real == NULL || strpbrk(real, ",\n") != NULL)) {
             err = why_set(why, DFS_EINVAL, "%s: not usable as a volume's path", path);
         }
         if (err == 0) {
@@ -131,7 +135,7 @@ static int add_block(struct local *l, const struct local_options *o, struct why 
         return why_set(why, DFS_EBUSY, "no free ports on 127.0.0.1");
     }
     p = add_proc(l, LOCAL_BLOCK);
-    err = volumes_of(o, p->name, &volumes, why);
+    err = volumes_of(o, p->name, true, &volumes, why);
     if (err != 0) {
         return err;
     }
@@ -230,7 +234,7 @@ static int check_volumes(const struct local *l, const struct local_options *o, s
         if (p->role != LOCAL_BLOCK) {
             continue;
         }
-        err = volumes_of(o, p->name, &want, why);
+        err = volumes_of(o, p->name, false, &want, why);
         if (err == 0 && strcmp(has != NULL ? has : "", want) != 0) {
             err = why_set(why, DFS_EINVAL, "%s already has its volumes: %s", p->name,
                           has != NULL ? has : "(below the cluster's directory)");

@@ -249,31 +249,6 @@ static int match_identity(struct store *s, bool fresh, const char *path, const s
     return 0;
 }
 
-/* "[ssd]/disk1": takes the label off; *ret_path is behind it. */
-static int split_label(const char *spec, const char *label, char ret[LIMIT_LABEL + 1],
-                       const char **ret_path, struct why *why)
-{
-    struct slice s = slice_str(label != NULL ? label : "");
-    const char *end = *spec == '[' ? strchr(spec, ']') : NULL;
-
-    *ret_path = spec;
-    if (*spec == '[' && end == NULL) {
-        return why_set(why, DFS_ECONFIG, "block.volumes: \"%s\": no ] behind the label", spec);
-    }
-    if (end != NULL) {
-        s = slice_of(spec + 1, (size_t)(end - spec) - 1);
-        *ret_path = end + 1 + strspn(end + 1, " \t");
-    }
-    if (s.len != 0 && !rule_label_ok(s)) {
-        return why_set(why, DFS_ECONFIG,
-                       "\"%.*s\": not a label: want 1 to %d letters, digits, '-', '_' and '.', and "
-                       "no word of storage rules",
-                       (int)s.len, (const char *)s.p, LIMIT_LABEL);
-    }
-    snprintf(ret, LIMIT_LABEL + 1, "%.*s", (int)s.len, (const char *)s.p);
-    return 0;
-}
-
 /* What a disk that fails looks like, or one that is not there. Whatever may be a mistake of those who
  * started the server is not. */
 static bool is_disk_failure(int err)
@@ -289,7 +264,7 @@ static int open_volume(struct store *s, const char *spec, bool fresh, const stru
     const uint8_t *known;
     const char *path;
     struct volume *v;
-    int err = split_label(spec, conf->label, label, &path, why);
+    int err = volume_spec_split(spec, conf->label, label, &path, why);
 
     if (err != 0) {
         return err;
@@ -364,30 +339,35 @@ static int check_any_works(const struct store *s, struct why *why)
     return why_set(why, s->volumes[0]->open_err, "%s", s->volumes[0]->failure.text);
 }
 
-static int open_volumes(struct store *s, const struct store_conf *conf, bool fresh, struct why *why)
+/* Unless it was removed by command. */
+static int open_configured(struct store *s, const char *spec, bool fresh,
+                           const struct store_conf *conf, struct why *why)
 {
-    char *list = conf->volumes != NULL && *conf->volumes != '\0' ? x_strdup(conf->volumes)
-                                                                 : x_printf("%s/volume", s->dir);
-    char *save = NULL;
+    return volume_list_has(&s->list, NOTE_REMOVED, spec) ? 0
+                                                         : open_volume(s, spec, fresh, conf, why);
+}
+
+static int open_listed(struct store *s, const struct store_conf *conf, bool fresh, struct why *why)
+{
+    char *list = x_strdup(conf->volumes), *rest = list;
+    const char *spec;
     int err = 0;
 
-    for (char *p = strtok_r(list, ",", &save); p != NULL && err == 0;
-         p = strtok_r(NULL, ",", &save)) {
-        size_t n;
-
-        p += strspn(p, " \t");
-        n = strlen(p);
-        while (n > 1 && (p[n - 1] == ' ' || p[n - 1] == '\t' || p[n - 1] == '/')) {
-            p[--n] = '\0';
-        }
-        if (n != 0 && !volume_list_has(&s->list, NOTE_REMOVED, p)) {
-            err = open_volume(s, p, fresh, conf, why);
-        }
+    while (err == 0 && (spec = volume_spec_next(&rest)) != NULL) {
+        err = open_configured(s, spec, fresh, conf, why);
     }
     free(list);
-    list = x_strdup(conf->volumes != NULL ? conf->volumes : "");
-    err = err != 0 ? err : open_added(s, *list != '\0' ? list : s->dir, fresh, conf, why);
-    free(list);
+    return err;
+}
+
+static int open_volumes(struct store *s, const struct store_conf *conf, bool fresh, struct why *why)
+{
+    bool listed = conf->volumes != NULL && *conf->volumes != '\0';
+    char *own = x_printf("%s/volume", s->dir); /* commas and all: not a list */
+    int err = listed ? open_listed(s, conf, fresh, why) : open_configured(s, own, fresh, conf, why);
+
+    err = err != 0 ? err : open_added(s, listed ? conf->volumes : own, fresh, conf, why);
+    free(own);
     if (err == 0 && s->volume_count == 0) {
         err = why_set(why, DFS_ECONFIG, "block.volumes: no directory in the list");
     }

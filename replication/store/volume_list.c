@@ -3,6 +3,8 @@
 #include "cluster/base/err.h"
 #include "cluster/base/io.h"
 
+#include "replication/rule.h"
+
 #define FILE_NAME    "dfs-volumes"
 #define FILE_MAX     (1u << 20)
 #define LIST_VERSION 1
@@ -141,5 +143,78 @@ int volume_list_save(const char *dir, const struct volume_list *l, struct why *w
     err = io_write_file(path, text, len, 0644, why);
     free(text);
     free(path);
+    return err;
+}
+
+/* ---- block.volumes ---- */
+
+int volume_spec_split(const char *spec, const char *label, char ret[LIMIT_LABEL + 1],
+                      const char **ret_path, struct why *why)
+{
+    struct slice s = slice_str(label != NULL ? label : "");
+    const char *end = *spec == '[' ? strchr(spec, ']') : NULL;
+
+    *ret_path = spec;
+    if (*spec == '[' && end == NULL) {
+        return why_set(why, DFS_ECONFIG, "block.volumes: \"%s\": no ] behind the label", spec);
+    }
+    if (end != NULL) {
+        s = slice_of(spec + 1, (size_t)(end - spec) - 1);
+        *ret_path = end + 1 + strspn(end + 1, " \t");
+    }
+    if (s.len != 0 && !rule_label_ok(s)) {
+        return why_set(why, DFS_ECONFIG,
+                       "\"%.*s\": not a label: want 1 to %d letters, digits, '-', '_' and '.', and "
+                       "no word of storage rules",
+                       (int)s.len, (const char *)s.p, LIMIT_LABEL);
+    }
+    snprintf(ret, LIMIT_LABEL + 1, "%.*s", (int)s.len, (const char *)s.p);
+    return 0;
+}
+
+const char *volume_spec_next(char **list)
+{
+    char *p;
+
+    while ((p = strsep(list, ",")) != NULL) {
+        size_t n;
+
+        p += strspn(p, " \t");
+        n = strlen(p);
+        while (n > 1 && (p[n - 1] == ' ' || p[n - 1] == '\t' || p[n - 1] == '/')) {
+            p[--n] = '\0';
+        }
+        if (n != 0) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+int volume_spec_check(const char *volumes, const char *label, struct why *why)
+{
+    char *list = x_strdup(volumes), *rest = list;
+    const char *spec, *path, *seen[LIMIT_VOLUMES];
+    char own[LIMIT_LABEL + 1];
+    size_t n = 0;
+    int err = volume_spec_split("", label, own, &path, why);
+
+    if (err != 0) {
+        why_prefix(why, "block.label");
+    }
+    while (err == 0 && (spec = volume_spec_next(&rest)) != NULL) {
+        err = volume_spec_split(spec, "", own, &path, why);
+        for (size_t i = 0; i < n && err == 0; i++) {
+            if (strcmp(seen[i], path) == 0) {
+                err = why_set(why, DFS_ECONFIG, "block.volumes: %s is listed twice", path);
+            }
+        }
+        if (err == 0 && n == LIMIT_VOLUMES) {
+            err = why_set(why, DFS_ECONFIG, "block.volumes: more than %d", LIMIT_VOLUMES);
+        } else if (err == 0) {
+            seen[n++] = path;
+        }
+    }
+    free(list);
     return err;
 }

@@ -40,4 +40,12 @@ bool volume_list_has(const struct volume_list *l, enum volume_note note, const c
 int volume_list_set(struct volume_list *l, enum volume_note note, const char *spec);
 void volume_list_drop(struct volume_list *l, enum volume_note note, const char *spec);
 
+/* "[ssd]/disk1": the label, or without one label (may be NULL), and the path behind it. DFS_ECONFIG. */
+int volume_spec_split(const char *spec, const char *label, char ret[LIMIT_LABEL + 1],
+                      const char **ret_path, struct why *why);
+/* The next one of block.volumes, which is cut up, without blanks and slashes behind; NULL at the end. */
+const char *volume_spec_next(char **list);
+/* block.volumes and block.label as they are written, without a look at disks. DFS_ECONFIG. */
+int volume_spec_check(const char *volumes, const char *label, struct why *why);
+
 #endif

@@ -169,6 +169,19 @@ kill_mount_and_guard() {
     [ -z "$(pids_below "$T/w")" ]
 }
 
+@test "local: a directory may have any name" {
+    for d in "with blank" "a #b" "com,ma" "[ssd]x" "ünï ☃" $'tab\tx'; do
+        mkdir -p "$T/names"
+        (cd "$T/names" && "$DFS" local "./$d" --blocks 1 --replication 1 --mount "$d/mnt") </dev/null 3>&- 4>&-
+        echo hello >"$T/names/$d/mnt/x"
+        [ "$("$DFS" cat --conf "$T/names/$d/dfs.conf" /x)" = hello ]
+        [ "$(ls "$T/names")" = "$d" ] # and nothing beside it
+        "$DFS" local "$T/names/$d" --stop
+        rm -r "$T/names"
+    done
+    run -2 "$DFS" local ""
+}
+
 @test "local: --conf, --set and --volume reach the processes" {
     mkdir "$T/vol-a" "$T/vol-b"
     printf 'block_size = 1MiB\nheartbeat = 200ms\n' >"$T/more.conf"
@@ -179,5 +192,8 @@ kill_mount_and_guard() {
     [ -e "$T/vol-a/block-1/dfs-volume" ]
     [ -e "$T/vol-b/block-2/dfs-volume" ]
     [ "$(dfs v status --json | jq '.servers[0].volumes | length')" = 2 ]
+    run -2 "$DFS" local "$T/v" --volume "$T/vol-c"
+    [[ $output == *"already has its volumes"* ]]
+    [ ! -e "$T/vol-c" ]
     "$DFS" local "$T/v" --stop
 }

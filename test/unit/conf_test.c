@@ -91,7 +91,7 @@ static void values_are_read_with_units_and_comments(void)
     char *given;
 
     CHECK_INT(load(c,
-                   "# comment\n\n  replication=2   # two\r\n"
+                   "\xef\xbb\xbf# comment\n\n  replication=2   # two\r\n"
                    "block_size\t=\t8M\nheartbeat = 250ms\n"
                    "block.volumes = /a#1\nblock.volumes = /b, /c\nmasters=h:1",
                    &why),
@@ -121,8 +121,10 @@ static void later_readings_replace_earlier_ones(void)
     CHECK_INT(conf_set(c, "replication=5", &why), 0);
     CHECK_INT(conf_set(c, "replication = 6", &why), 0);
     CHECK_INT(conf_set(c, "block.volumes=", &why), 0);
+    CHECK_INT(conf_set(c, "block.data=/my #1 /x ", &why), 0); /* a file would have a comment here */
     CHECK_INT(c->replication, 6);
     CHECK_STR(c->block_volumes, "");
+    CHECK_STR(c->block_data, "/my #1 /x");
     conf_free(c);
 }
 
@@ -138,12 +140,14 @@ static void bad_lines_are_named(void)
         { "replication 2", "dfs.conf:1: expected \"key = value\", found \"replication 2\"" },
         { " = 2", "dfs.conf:1: expected \"key = value\", found \"= 2\"" },
         { "replication = 17", "dfs.conf:1: replication: 17 is out of range; expected 1 to 16" },
-        { "replication = two", "dfs.conf:1: replication: \"two\" is not a number" },
-        { "replication = ", "dfs.conf:1: replication: \"\" is not a number" },
-        { "replication = -1", "dfs.conf:1: replication: \"-1\" is not a number" },
-        { "replication = 2 3", "dfs.conf:1: replication: \"2 3\" is not a number" },
+        { "replication = two",
+          "dfs.conf:1: replication: \"two\" is not a number; expected 1 to 16" },
+        { "replication = ", "dfs.conf:1: replication: \"\" is not a number; expected 1 to 16" },
+        { "replication = -1", "dfs.conf:1: replication: \"-1\" is not a number; expected 1 to 16" },
+        { "replication = 2 3",
+          "dfs.conf:1: replication: \"2 3\" is not a number; expected 1 to 16" },
         { "replication = 99999999999999999999999",
-          "dfs.conf:1: replication: \"99999999999999999999999\" is not a number" },
+          "dfs.conf:1: replication: \"99999999999999999999999\" is not a number; expected 1 to 16" },
         { "block_size = 64MB",
           "dfs.conf:1: block_size: \"64MB\" is not a size; expected bytes, or a number with KiB, "
           "MiB, GiB or TiB, such as 64MiB" },
@@ -191,6 +195,8 @@ static void values_that_do_not_fit_together_are_named(void)
           "dfs.conf:2: masters: \"h\" is not an address; expected host:port" },
         { "masters = h:1,", NULL,
           "dfs.conf:1: masters: \"\" is not an address; expected host:port" },
+        { "topology = a=r1, b", NULL, "dfs.conf:1: topology: expected HOST=RACK, found \" b\"" },
+        { "topology = a=", NULL, "dfs.conf:1: topology: expected HOST=RACK, found \"a=\"" },
         { "master.listen = x", NULL,
           "dfs.conf:1: master.listen: \"x\" is not an address; expected host:port" },
         { "block.listen = h:99999", NULL,

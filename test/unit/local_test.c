@@ -160,6 +160,7 @@ static void test_conf(void)
     CHECK(local_conf_assign(&c, "hartbeat=300ms", &why) == DFS_ECONFIG);
     CHECK(local_conf_assign(&c, "heartbeat=3", &why) != 0);
     CHECK(local_conf_assign(&c, "masters=a:1", &why) == DFS_ECONFIG);
+    CHECK(local_conf_assign(&c, "block.rack=a #1", &why) == DFS_ECONFIG);
     CHECK(local_conf_write(&c, &why) == 0 && io_read_file(path, 65536, &text, NULL, &why) == 0);
     CHECK(strstr(text, "\nmasters = 127.0.0.1:9600\nreplication = 2\nblock_size = 1MiB # small\n"
                        "heartbeat = 300ms\n") != NULL);

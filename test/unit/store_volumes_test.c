@@ -182,6 +182,41 @@ static void test_target_fails(void)
     free(all);
 }
 
+/* Without block.volumes there is one inside block.data, whatever that is called. */
+static void test_own_volume(void)
+{
+    char *own, *more = x_printf("%s/more", tap_tmp()), *last = x_printf("%s/last", tap_tmp());
+    enum volume_state state;
+    struct store *s;
+    struct why why;
+
+    snprintf(dir, sizeof(dir), "%s/own,[x] #2", tap_tmp());
+    own = x_printf("%s/volume", dir);
+    s = open_store("");
+    CHECK_INT(blocks_on(s, own, &state), 0);
+    CHECK_INT(store_volume_add(s, more, &why), 0);
+    CHECK_INT(store_volume_remove(s, own, &why), 0);
+    for (uint64_t end = clock_mono_ms() + 30000; blocks_on(s, own, &state) >= 0;) {
+        if (clock_mono_ms() > end) {
+            CHECK(!"the volume is still there");
+            break;
+        }
+        usleep(20000);
+    }
+    store_close(s);
+    /* Removed for good, not only until the list is written again. */
+    s = open_store("");
+    CHECK_INT(store_volume_add(s, last, &why), 0);
+    store_close(s);
+    s = open_store("");
+    CHECK_INT(blocks_on(s, own, &state), -1);
+    CHECK_INT(blocks_on(s, more, &state), 0);
+    store_close(s);
+    free(own);
+    free(more);
+    free(last);
+}
+
 static void test_list(void)
 {
     struct volume_list l = { .count = 0 };
@@ -200,6 +235,29 @@ static void test_list(void)
     volume_list_fini(&l);
 }
 
+static void test_specs(void)
+{
+    static const struct {
+        const char *volumes, *label, *why; /* of DFS_ECONFIG; NULL: fine */
+    } cases[] = {
+        { "", "", NULL },
+        { "/a,[ssd]/b/, [hdd] /c", "any-word", NULL },
+        { "/a,/b/,/a/", "", "block.volumes: /a is listed twice" },
+        { "/a,[ssd]/a", "", "block.volumes: /a is listed twice" },
+        { "[ssd/a", "", "block.volumes: \"[ssd/a\": no ] behind the label" },
+        { "[a b]/a", "", "\"a b\": not a label: " },
+        { "/a", "strict", "block.label: \"strict\": not a label: " },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct why why = { "" };
+        int err = volume_spec_check(cases[i].volumes, cases[i].label, &why);
+
+        CHECK_INT(err, cases[i].why != NULL ? DFS_ECONFIG : DFS_OK);
+        CHECK(cases[i].why == NULL || strncmp(why.text, cases[i].why, strlen(cases[i].why)) == 0);
+    }
+}
+
 int main(void)
 {
     snprintf(dir, sizeof(dir), "%s/data", tap_tmp());
@@ -208,6 +266,8 @@ int main(void)
     snprintf(c, sizeof(c), "%s/c", tap_tmp());
     tap_run("the list of volumes that came and went", test_list);
     tap_run("a disk that fails as the target of a move condemns no replica", test_target_fails);
+    tap_run("volumes as a configuration names them", test_specs);
     tap_run("volumes are added, emptied and let go under readers", test_come_and_go);
+    tap_run("a server's own volume", test_own_volume);
     return tap_done();
 }
