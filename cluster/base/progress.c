@@ -8,15 +8,20 @@
 #define DRAW_EVERY_MS 200
 #define LINE_BYTES    80
 
+bool progress_wanted(void)
+{
+    const char *term = getenv("TERM");
+
+    return isatty(STDERR_FILENO) == 1 && term != NULL && strcmp(term, "dumb") != 0;
+}
+
 void progress_begin(struct progress *p, const char *what, uint64_t total)
 {
     uint64_t now = clock_mono_ms();
 
-    *p = (struct progress){ .what = what,
-                            .total = total,
-                            .start_ms = now,
-                            .drawn_ms = now,
-                            .shown = isatty(STDERR_FILENO) == 1 };
+    *p = (struct progress){
+        .what = what, .total = total, .start_ms = now, .drawn_ms = now, .shown = progress_wanted()
+    };
 }
 
 void progress_line(const struct progress *p, uint64_t now_ms, char *buf, size_t size)

@@ -16,6 +16,9 @@ struct progress {
     bool shown;
 };
 
+/* stderr is a terminal that can take a line back. */
+bool progress_wanted(void);
+
 void progress_begin(struct progress *p, const char *what, uint64_t total);
 /* n bytes more; draws five times a second at most. One thread. */
 void progress_add(struct progress *p, uint64_t n);

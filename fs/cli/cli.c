@@ -133,6 +133,22 @@ static void set_log_level(const struct cli *cli)
     log_configure(spec, NULL);
 }
 
+/* "set PATH | get PATH | ls": all forms of a command, of which each has a line. */
+static char *one_line(const char *usage)
+{
+    char *all = x_printf("%s", "");
+
+    while (*usage != '\0') {
+        size_t n = strcspn(usage, "\n");
+        char *more = x_printf("%s%s%.*s", all, *all != '\0' ? " | " : "", (int)n, usage);
+
+        free(all);
+        all = more;
+        usage += n + (usage[n] == '\n');
+    }
+    return all;
+}
+
 bool cli_begin(struct cli *cli, int argc, char **argv, const struct opt *opts, int min_args,
                int max_args)
 {
@@ -159,8 +175,11 @@ bool cli_begin(struct cli *cli, int argc, char **argv, const struct opt *opts, i
         return stop(cli, cli_usage(cli, "there is no JSON output"));
     }
     if (cli->arg_count < min_args) {
-        return stop(cli, cli_usage(cli, "something is missing: dfs %s %.*s", cli->cmd->name,
-                                   (int)strcspn(cli->cmd->usage, "\n"), cli->cmd->usage));
+        char *usage = one_line(cli->cmd->usage);
+
+        cli_usage(cli, "something is missing: dfs %s %s", cli->cmd->name, usage);
+        free(usage);
+        return stop(cli, CLI_USAGE);
     }
     if (max_args >= 0 && cli->arg_count > max_args) {
         return stop(cli, cli_usage(cli, "\"%s\" is one too many", cli->args[max_args]));

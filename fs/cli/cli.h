@@ -39,9 +39,10 @@ enum cli_status { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 enum cmd_flag {
     CMD_PLAIN = 0,
-    CMD_CONF = 1, /* the configuration is loaded and checked before the command runs */
-    CMD_ROLE = 2, /* a long-running process: log.level counts; else only warnings are logged */
-    CMD_JSON = 4, /* has a --json output */
+    CMD_CONF = 1,   /* the configuration is loaded and checked before the command runs */
+    CMD_ROLE = 2,   /* a long-running process: log.level counts; else only warnings are logged */
+    CMD_JSON = 4,   /* has a --json output */
+    CMD_STATUS = 8, /* its help tells the exit status: not what others have */
 };
 
 enum opt_kind {

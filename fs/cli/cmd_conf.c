@@ -1,4 +1,7 @@
 #include "cluster/base/err.h"
+#include "cluster/base/json.h"
+
+#include "replication/store/volume_list.h"
 
 #include "fs/cli/cli.h"
 
@@ -12,7 +15,24 @@ static int check(struct cli *cli, const char *path)
     if (err == 0) {
         err = conf_check(c, &why);
     }
+    if (err == 0) {
+        err = volume_spec_check(c->block_volumes, c->block_label, &why);
+        if (err != 0) {
+            why_prefix(&why, "%s", path);
+        }
+    }
     conf_free(c);
+    if (cli->json) {
+        struct json j = json_to(stdout);
+
+        json_object(&j, NULL);
+        json_str(&j, "file", path);
+        json_bool(&j, "valid", err == 0);
+        if (err != 0) {
+            json_str(&j, "error", why.text);
+        }
+        json_end(&j);
+    }
     if (err != 0) {
         cli_error(cli, "%s", why.text);
         return CLI_USAGE;
@@ -57,6 +77,9 @@ int cmd_conf(struct cli *cli, int argc, char **argv)
     }
     if (what[0] == 'p') {
         return print(cli);
+    }
+    if (cli->json) {
+        return cli_usage(cli, "sample has no JSON output");
     }
     conf_print_sample(stdout);
     return CLI_DONE;

@@ -5,6 +5,7 @@
 #include "cluster/base/clock.h"
 #include "cluster/base/err.h"
 #include "cluster/base/json.h"
+#include "cluster/base/progress.h"
 
 #include "fs/cli/cli.h"
 #include "fs/cli/health.h"
@@ -137,7 +138,7 @@ static int look(struct setrep *s, struct health_cache *h, uint64_t *ret_copies)
 
 static void show_wait(size_t done, size_t all)
 {
-    if (isatty(STDERR_FILENO) == 1) {
+    if (progress_wanted()) {
         fprintf(stderr, "\r%zu of %zu blocks have their copies\033[K", done, all);
     }
 }
@@ -170,7 +171,7 @@ static int wait_for_copies(struct setrep *s)
         }
         usleep(WAIT_POLL_US);
     }
-    if (isatty(STDERR_FILENO) == 1) {
+    if (progress_wanted()) {
         fprintf(stderr, "\r\033[K");
     }
     health_fini(&h);

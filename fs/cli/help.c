@@ -71,7 +71,8 @@ static int option_name(const struct opt *o, char *buf, size_t size)
                     o->arg != NULL ? o->arg : "");
 }
 
-static void print_options(FILE *to, const char *title, const struct opt *o)
+/* without: the name of an option to leave out, or NULL. */
+static void print_options(FILE *to, const char *title, const struct opt *o, const char *without)
 {
     if (o->name == NULL) {
         return;
@@ -81,6 +82,9 @@ static void print_options(FILE *to, const char *title, const struct opt *o)
         char name[80];
         int column = 2 + option_name(o, name, sizeof(name));
 
+        if (without != NULL && strcmp(o->name, without) == 0) {
+            continue;
+        }
         fprintf(to, "  %s", name);
         if (column > 25) {
             putc('\n', to);
@@ -115,7 +119,7 @@ void help_program(const struct cmd *commands, size_t count, const struct opt *fr
 
         wrap(to, commands[i].line, strlen(commands[i].line), 15, column);
     }
-    print_options(to, "options, before or behind the command", frame);
+    print_options(to, "options, before or behind the command", frame, NULL);
     fprintf(to, "\ndfs COMMAND --help explains a command.\n");
 }
 
@@ -126,9 +130,12 @@ void help_command(const struct cmd *cmd, const struct opt *own, const struct opt
     wrap(to, cmd->line, strlen(cmd->line), 0, 0);
     putc('\n', to);
     print_help(to, cmd->help, 0);
-    print_options(to, "options", own);
-    print_options(to, "options of every command", frame);
-    fprintf(to, "\nexit status: 0 done, 1 failed, 2 wrong usage or configuration\n");
+    print_options(to, "options", own, NULL);
+    print_options(to, "options of every command", frame,
+                  (cmd->flags & CMD_JSON) != 0 ? NULL : "json");
+    if ((cmd->flags & CMD_STATUS) == 0) {
+        fprintf(to, "\nexit status: 0 done, 1 failed, 2 wrong usage or configuration\n");
+    }
 }
 
 /* ---- as a manual page ---- */
@@ -234,5 +241,6 @@ void help_man_tail(FILE *to)
 {
     fprintf(to, ".SH FILES\n.TP\n\\fI/etc/dfs.conf\\fR\nThe configuration, unless "
                 "\\fB\\-\\-conf\\fR or the environment's \\fBDFS_CONF\\fR names another file.\n"
-                ".SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage or configuration.\n");
+                ".SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage or configuration; "
+                "\\fBdfs fsck\\fR has its own.\n");
 }

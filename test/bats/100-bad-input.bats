@@ -169,10 +169,12 @@ send() {
         run -2 timeout 30 "$DFS" $cmd --conf "$T/typo.conf"
         [[ $output == *"typo.conf:2"* && $output == *"block_size"* ]]
     done
-    for bad in 'replication = 0' 'heartbeat = 1' 'block_size = 3GiB' 'log.level = loud' 'nonsense'; do
+    for bad in 'replication = 0' 'heartbeat = 1' 'block_size = 3GiB' 'log.level = loud' 'nonsense' \
+        'topology = x'; do
         echo "$bad" >"$T/bad.conf"
         run -2 "$DFS" conf check "$T/bad.conf"
         [[ $output == *"bad.conf:1"* ]]
+        [ "$("$DFS" conf check --json "$T/bad.conf" 2>/dev/null | jq .valid)" = false ]
     done
     run -2 "$DFS" status --conf "$T/no-such.conf"
     [[ $output == *"no-such.conf"* ]]

@@ -194,6 +194,19 @@ static void every_command_explains_itself(void)
     close(null_out);
 }
 
+static void all_forms_are_shown_when_something_is_missing(void)
+{
+    const char *usage = row.usage, *said;
+    struct given g;
+    struct cli cli;
+
+    row.usage = "FROM TO\nls\nrm NAME";
+    CHECK(!begin("", &g, &cli, &said));
+    CHECK_STR(said, "dfs copy: something is missing: dfs copy FROM TO | ls | rm NAME; see dfs copy "
+                    "--help\n");
+    row.usage = usage;
+}
+
 int main(void)
 {
     tap_run("options and operands mix", options_and_operands_mix);
@@ -202,5 +215,6 @@ int main(void)
     tap_run("the configuration is loaded where it is wanted",
             the_configuration_is_loaded_where_it_is_wanted);
     tap_run("every command explains itself", every_command_explains_itself);
+    tap_run("all forms of a command are shown", all_forms_are_shown_when_something_is_missing);
     return tap_done();
 }
