@@ -1,6 +1,6 @@
 /* The short way to a server on this machine: beside each TCP listener stands a unix socket whose
  * name is the listener's address, so that nobody has to be told of it. On one machine it takes a
- * third of the time and of the CPU of TCP over loopback (docs/adr/0018).
+ * third of the time and of the CPU of TCP over loopback (docs/adr/0016).
  *
  * The name is in Linux's abstract namespace: "dfs/127.0.0.1:9600", or "dfs/any:9600" of a listener on
  * all addresses. It goes with the process, is the network namespace's own (as the port is), and no

@@ -151,7 +151,7 @@ static int plan_helper(struct plan *p, int argc, char **argv, bool *ret_fake)
 /* dfs mount DIR */
 static int plan_command(struct plan *p, int argc, char **argv)
 {
-    const char *path = "/", *log = NULL, *pid_file = NULL;
+    const char *path = "/", *log = NULL, *pid_file = NULL, *cache = NULL;
     struct opt_list list = { 0 };
     bool read_only = false, allow_other = false;
     const struct opt opts[] = {
@@ -165,6 +165,8 @@ static int plan_command(struct plan *p, int argc, char **argv)
           "allow_other, noallow_other; root_squash, no_root_squash, anonuid=ID, anongid=ID; "
           "attr_timeout=TIME, timeout=TIME, cache=SIZE, read_ahead=SIZE and every other client.* key; "
           "conf=FILE, log=WHERE, pid_file=FILE." },
+        { "cache-size", 0, OPT_TEXT, &cache, "SIZE",
+          "Memory for data that is read ahead or not written yet; as -o cache=SIZE." },
         { "foreground", 'f', OPT_FLAG, &p->foreground, NULL,
           "Stays in the foreground and logs to standard error." },
         { "allow-other", 0, OPT_FLAG, &allow_other, NULL,
@@ -196,6 +198,12 @@ static int plan_command(struct plan *p, int argc, char **argv)
     }
     if (read_only) {
         (void)options_add(&p->o, "ro", false, NULL);
+    }
+    if (cache != NULL) {
+        char *text = x_printf("cache=%s", cache);
+
+        (void)options_add(&p->o, text, false, NULL); /* what is wrong with it is told with others */
+        free(text);
     }
     p->o.allow_other = p->o.allow_other || allow_other;
     if (log != NULL) {
