@@ -19,6 +19,8 @@
 
 #include "replication/store/replica_impl.h"
 
+#define MUCH_BYTES (8 * MIB) /* not on disk: it is worth a sync of its own */
+
 struct rule_replica replica_look_locked(const struct replica *r)
 {
     return (struct rule_replica){ .state = (enum rule_state)r->sm.now, .len = r->len };
@@ -261,6 +263,7 @@ int replica_append(struct replica *r, uint32_t offset, struct slice data, uint32
 {
     uint32_t len = (uint32_t)data.len;
     struct rule_replica view;
+    bool much = false;
     int err;
 
     ASSERT(data.len > 0 && data.len <= LAYOUT_REPLICA_MAX);
@@ -285,11 +288,15 @@ int replica_append(struct replica *r, uint32_t offset, struct slice data, uint32
         r->len = offset + len;
         r->tail_sum = r->len % CHUNK_BYTES != 0 ? sums[count - 1] : 0;
         atomic_fetch_add(&r->vol->used, len);
+        much = r->len - r->synced >= MUCH_BYTES;
     }
     replica_changed_locked(r);
     replica_unlock(r);
     if (err == 0) {
         replica_mark_dirty(r);
+    }
+    if (much && r->env->much != NULL) {
+        r->env->much(r->env->arg, r);
     }
     return err;
 }

@@ -26,6 +26,8 @@ struct replica_env {
     uint8_t cluster[CLUSTER_ID_BYTES];
     /* Its bytes or header are not on disk yet. Called unlocked, once until replica_clean(). */
     void (*dirty)(void *arg, struct replica *r);
+    /* A good part of it is not on disk yet, and more is coming: the disk should begin. May be NULL. */
+    void (*much)(void *arg, struct replica *r);
     void *arg;
 };
 

@@ -438,18 +438,29 @@ static int open_identity(struct store *s, bool *ret_fresh, struct why *why)
     return err;
 }
 
-static void dirty(void *arg, struct replica *r)
+static struct syncer *syncer_of(const struct store *s, const struct replica *r)
 {
-    struct store *s = arg;
     size_t i = 0;
 
     while (s->volumes[i] != r->vol) {
         i++;
     }
+    return s->syncers[i];
+}
+
+static void much(void *arg, struct replica *r)
+{
+    syncer_hurry(syncer_of(arg, r), r);
+}
+
+static void dirty(void *arg, struct replica *r)
+{
+    struct store *s = arg;
+
     pthread_mutex_lock(&r->lock->mu);
     r->refs++;
     pthread_mutex_unlock(&r->lock->mu);
-    syncer_add(s->syncers[i], r);
+    syncer_add(syncer_of(s, r), r);
 }
 
 static void put(void *arg, struct replica *r)
@@ -466,6 +477,7 @@ static struct store *store_new(const struct store_conf *conf)
     s->lock_fd = -1;
     s->bad = x_alloc(sizeof(*s->bad) * STORE_BAD_MAX);
     s->env.dirty = dirty;
+    s->env.much = much;
     s->env.arg = s;
     list_init(&s->unusable);
     fd_cache_init(&s->env.fds, FDS_LIMIT);

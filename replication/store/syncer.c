@@ -10,7 +10,7 @@ struct syncer {
     pthread_t thread;
     pthread_mutex_t mu;
     pthread_cond_t cv;
-    struct list dirty; /* oldest first; guarded by: mu */
+    struct list dirty; /* oldest first, before them who is in a hurry; guarded by: mu */
     bool stop;         /* guarded by: mu */
 };
 
@@ -95,6 +95,19 @@ void syncer_add(struct syncer *s, struct replica *r)
     r->dirty_ms = clock_mono_ms();
     list_push_back(&s->dirty, &r->dirty);
     pthread_cond_signal(&s->cv);
+    pthread_mutex_unlock(&s->mu);
+}
+
+void syncer_hurry(struct syncer *s, struct replica *r)
+{
+    pthread_mutex_lock(&s->mu);
+    if (!list_empty(&r->dirty) &&
+        r->dirty_ms != 0) { /* else it is being synced, or is next already */
+        list_remove(&r->dirty);
+        r->dirty_ms = 0;
+        list_push_front(&s->dirty, &r->dirty);
+        pthread_cond_signal(&s->cv);
+    }
     pthread_mutex_unlock(&s->mu);
 }
 

@@ -180,6 +180,47 @@ static void test_append(void)
     store_put(store, r);
 }
 
+static unsigned much_count;
+
+static void count_much(void *arg UNUSED, struct replica *r UNUSED)
+{
+    much_count++;
+}
+
+static void leave_dirty(void *arg UNUSED, struct replica *r UNUSED)
+{
+}
+
+/* The disk is told to begin when a good part is not on it, again and again, and not after a sync. */
+static void test_much(void)
+{
+    struct replica *r;
+    uint32_t len = 0;
+
+    CHECK_INT(store_write_begin(store, 60, 0, 0, SLICE_EMPTY, &r), 0);
+    void (*dirty)(void *, struct replica *) = r->env->dirty;
+    void (*much)(void *, struct replica *) = r->env->much;
+
+    CHECK(replica_sync(r, 0) == 0 && replica_clean(r));
+    r->env->dirty = leave_dirty; /* nobody syncs but this test */
+    r->env->much = count_much;
+    for (; len < 7 * MIB; len += MIB) {
+        CHECK_INT(append(r, len, MIB), 0);
+    }
+    CHECK_INT(much_count, 0);
+    for (; len < 10 * MIB; len += MIB) {
+        CHECK_INT(append(r, len, MIB), 0);
+    }
+    CHECK_INT(much_count, 3);
+    CHECK_INT(replica_sync(r, len), 0);
+    CHECK_INT(append(r, len, MIB), 0);
+    CHECK_INT(much_count, 3);
+    r->env->dirty = dirty;
+    r->env->much = much;
+    CHECK(replica_sync(r, len + MIB) == 0 && replica_clean(r));
+    store_write_end(store, r);
+}
+
 static void test_cut(void)
 {
     static const uint32_t cuts[] = { 12000, 8193, 8192, 8191, 4097, 1, 0 };
@@ -544,6 +585,7 @@ int main(void)
     tap_run("header and sync mark have the bytes that the format says", test_golden);
     tap_run("every byte and sum has its place", test_places);
     tap_run("appends of any size are read back, sealed and found again", test_append);
+    tap_run("a lot that is not on disk yet is told of", test_much);
     tap_run("a seal cuts at any length, also a sealed replica", test_cut);
     tap_run("reads match their sums while an append runs and bytes are cut",
             test_read_during_append);
