@@ -2,6 +2,9 @@
  *
  * Files gather until they name HEALTH_BATCH new blocks; then one question is asked and all of them
  * are judged. Only files that are not healthy are named.
+ *
+ * Files change meanwhile: a block that they named may have been given up since, or be longer now. So
+ * before that is held against a file, it and its blocks are asked for again.
  */
 #include <sys/stat.h>
 
@@ -17,6 +20,7 @@
 #define EXIT_UNDER     1
 #define EXIT_LOST      2
 #define GATHER_EXTENTS 65536 /* extents of files that wait to be judged */
+#define ASK_AGAIN      5
 
 struct piece {
     uint64_t block;
@@ -25,6 +29,8 @@ struct piece {
 
 struct waiting_file {
     char *path;
+    uint64_t ino;
+    bool old, gone;
     struct piece *pieces;
     size_t count, cap;
 };
@@ -43,6 +49,97 @@ struct fsck {
     bool deep;
     uint64_t bad_copies;
 };
+
+/* ---- what files consist of ---- */
+
+static bool take_extent(void *arg, const struct extent *e, const struct block_loc *b UNUSED)
+{
+    struct waiting_file *w = arg;
+
+    if (w->count == w->cap) {
+        w->cap = MAX(4, w->cap * 2);
+        w->pieces = x_realloc(w->pieces, w->cap * sizeof(*w->pieces));
+    }
+    w->pieces[w->count++] = (struct piece){ e->block, e->block_off + e->len };
+    return true;
+}
+
+static void cannot_read(void *arg, const char *path, int err)
+{
+    struct fsck *f = arg;
+
+    progress_end(&f->progress);
+    f->unread++;
+    (void)cli_fail(f->r->cli, err, NULL, "%s", path);
+}
+
+/* The file's blocks are to be asked for. False: it is not there any more, or cannot be read. */
+static bool list(struct fsck *f, struct waiting_file *w, int *status)
+{
+    int err;
+
+    w->count = 0;
+    err = client_each_extent(f->r->c, w->ino, take_extent, w);
+    if (err != 0) {
+        free(w->pieces);
+        w->pieces = NULL;
+        w->count = w->cap = 0;
+        if (err != DFS_ENOENT && err != DFS_ESTALE) {
+            cannot_read(f, w->path, err);
+        }
+        return false;
+    }
+    for (size_t i = 0; i < w->count && *status == CLI_DONE; i++) {
+        if (!health_want(&f->health, w->pieces[i].block)) {
+            *status = health_ask(&f->health);
+            (void)health_want(&f->health, w->pieces[i].block);
+        }
+    }
+    return true;
+}
+
+/* What is known of the block does not fit the file: one of the two is old. */
+static bool differs(const struct fsck *f, const struct piece *p)
+{
+    const struct block_status *b = health_find(&f->health, p->block);
+
+    return b == NULL || b->state == 0 || b->state == BLOCK_DELETED || b->len < p->end;
+}
+
+/* Lists files again that differ from what is known of their blocks, and asks for these. */
+static int look_again(struct fsck *f, bool *ret_again)
+{
+    int status = CLI_DONE;
+
+    *ret_again = false;
+    for (size_t i = 0; i < f->file_count; i++) {
+        struct waiting_file *w = &f->files[i];
+
+        w->old = false;
+        for (size_t k = 0; k < w->count; k++) {
+            w->old = w->old || differs(f, &w->pieces[k]);
+        }
+    }
+    for (size_t i = 0; i < f->file_count; i++) {
+        const struct waiting_file *w = &f->files[i];
+
+        for (size_t k = 0; w->old && k < w->count; k++) {
+            if (differs(f, &w->pieces[k])) {
+                health_drop(&f->health, w->pieces[k].block);
+            }
+        }
+    }
+    for (size_t i = 0; i < f->file_count && status == CLI_DONE; i++) {
+        struct waiting_file *w = &f->files[i];
+
+        if (w->old) {
+            *ret_again = true;
+            w->gone = !list(f, w, &status);
+            f->all_files -= w->gone;
+        }
+    }
+    return status == CLI_DONE ? health_ask(&f->health) : status;
+}
 
 /* ---- judging ---- */
 
@@ -124,6 +221,11 @@ static void judge(struct fsck *f, struct waiting_file *file)
 {
     enum health_state worst = HEALTH_FINE;
 
+    if (file->gone) {
+        free(file->path);
+        return;
+    }
+
     for (size_t i = 0; i < file->count; i++) {
         enum health_state one = piece_state(f, &file->pieces[i]);
 
@@ -140,7 +242,11 @@ static void judge(struct fsck *f, struct waiting_file *file)
 static int judge_all(struct fsck *f)
 {
     int status = health_ask(&f->health);
+    bool again = true;
 
+    for (int i = 0; i < ASK_AGAIN && status == CLI_DONE && again; i++) {
+        status = look_again(f, &again);
+    }
     for (size_t i = 0; i < f->file_count && status == CLI_DONE; i++) {
         judge(f, &f->files[i]);
     }
@@ -156,50 +262,18 @@ static int judge_all(struct fsck *f)
 
 /* ---- gathering ---- */
 
-static bool take_extent(void *arg, const struct extent *e, const struct block_loc *b UNUSED)
-{
-    struct waiting_file *w = arg;
-
-    if (w->count == w->cap) {
-        w->cap = MAX(4, w->cap * 2);
-        w->pieces = x_realloc(w->pieces, w->cap * sizeof(*w->pieces));
-    }
-    w->pieces[w->count++] = (struct piece){ e->block, e->block_off + e->len };
-    return true;
-}
-
-static void cannot_read(void *arg, const char *path, int err)
-{
-    struct fsck *f = arg;
-
-    progress_end(&f->progress);
-    f->unread++;
-    (void)cli_fail(f->r->cli, err, NULL, "%s", path);
-}
-
 static int gather(struct fsck *f, const char *path, const struct attr *a)
 {
-    struct waiting_file w = { 0 };
-    int err = client_each_extent(f->r->c, a->ino, take_extent, &w);
+    struct waiting_file w = { .path = x_strdup(path), .ino = a->ino };
     int status = CLI_DONE;
 
-    if (err != 0) {
-        free(w.pieces);
-        if (err != DFS_ENOENT && err != DFS_ESTALE) {
-            cannot_read(f, path, err);
-        }
-        return CLI_DONE;
+    if (!list(f, &w, &status)) {
+        free(w.path);
+        return status;
     }
-    w.path = x_strdup(path);
     if (f->file_count == f->file_cap) {
         f->file_cap = MAX(256, f->file_cap * 2);
         f->files = x_realloc(f->files, f->file_cap * sizeof(*f->files));
-    }
-    for (size_t i = 0; i < w.count && status == CLI_DONE; i++) {
-        if (!health_want(&f->health, w.pieces[i].block)) {
-            status = health_ask(&f->health);
-            (void)health_want(&f->health, w.pieces[i].block);
-        }
     }
     f->files[f->file_count++] = w;
     f->extent_count += w.count + 1;

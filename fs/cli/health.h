@@ -28,6 +28,9 @@ struct health_cache {
     struct htab known;
     uint64_t *wanted; /* ids to ask for */
     size_t wanted_count;
+    struct bad_copy
+        *bad; /* that deep has found, until the masters were asked about its block again */
+    size_t bad_count, bad_cap;
 };
 
 #define HEALTH_BATCH     500     /* blocks in one question */
@@ -39,6 +42,8 @@ void health_forget(struct health_cache *h); /* all that is known */
 /* Notes a block that is asked for next, unless it is known. False: HEALTH_BATCH are noted and
  * health_ask() has to be called first. */
 bool health_want(struct health_cache *h, uint64_t block);
+/* Forgets what is known of one block; not while it is noted. */
+void health_drop(struct health_cache *h, uint64_t block);
 /* Asks for all that is noted. Complains; an enum cli_status. */
 int health_ask(struct health_cache *h);
 /* What was answered, or NULL when it was not asked for. */

@@ -82,3 +82,22 @@ deep_is_clean() {
     [[ $output == *"/d/file-3"* ]]
     dfs c fsck --deep /d/file-1
 }
+
+@test "fsck: files that change while it looks are not said to be lost" {
+    local m=$T/busy.mnt/d
+    cluster busy "${QUICK[@]}" --set block_size=1MiB # which are given up soon
+    mkdir "$m"
+    (cd "$m" && seq 1500 | split -l 1 -a 4) # that it looks at for a while
+    while [ ! -e "$T/enough" ]; do
+        for i in $(seq 10); do head -c 1500000 /dev/zero >"$m/$i" && sync "$m/$i"; done
+    done &
+    wait_until 10 [ -s "$m/10" ]
+    for _ in $(seq 5); do
+        dfs busy fsck / || touch "$T/wrong"
+        dfs busy fsck --deep / || touch "$T/wrong"
+    done
+    touch "$T/enough"
+    wait
+    [ ! -e "$T/wrong" ]
+    "$DFS" local "$T/busy" --stop
+}
