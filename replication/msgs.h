@@ -24,7 +24,11 @@ enum volume_op { VOLUME_ADD = 1, VOLUME_REMOVE = 2, VOLUME_KEEP = 3 };
 enum member_trouble { TROUBLE_NONE = 0, TROUBLE_SLOW = 1, TROUBLE_HUNG = 2 };
 enum write_flag { WRITE_SYNC = 1, WRITE_LAST = 2, WRITE_COPY = 4 };
 enum scrub_state_kind { SCRUB_RESTING = 1, SCRUB_RUNNING = 2, SCRUB_ORDERED = 3 };
-enum heartbeat_flag { HEARTBEAT_REGISTER = 1, HEARTBEAT_REPORT = 2 };
+enum heartbeat_flag {
+    HEARTBEAT_REGISTER = 1,
+    HEARTBEAT_REPORT = 2,
+    HEARTBEAT_SOON = 4 /* there are or will be orders: the next one is to come in a moment */
+};
 /* Of blocks that have copies enough. */
 enum misplaced {
     MISPLACED_HOST = 1,  /* two copies on one host */

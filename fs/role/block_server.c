@@ -28,7 +28,7 @@
 
 #define RETRY_MS            500u
 #define COMPLAIN_MS         10000u
-#define SOONER_MS           100u /* a heartbeat that has results to tell */
+#define SOONER_MS           100u /* a heartbeat that has results to tell, or that the masters wait for */
 #define HOST_NAME_MAX_BYTES 256
 
 struct role {
@@ -52,6 +52,7 @@ struct role {
     bool told_failed[LIMIT_VOLUMES]; /* of the heartbeat thread, as all below */
     bool silent;                     /* for so long that new writes are refused */
     bool report;
+    bool soon; /* the masters wait for the next one */
     uint64_t answered_ms;
 };
 
@@ -260,6 +261,7 @@ static void beat_once(struct role *r)
         log_event(err == 0 ? LOG_INFO : LOG_WARN, "block.registered_again",
                   "node=%" PRIu32 " err=\"%s\"", r->master.node, err_text(err));
     }
+    r->soon = err == 0 && (flags & HEARTBEAT_SOON) != 0;
     if (err != 0) {
         not_answered(r, err);
         return;
@@ -275,8 +277,8 @@ static void beat_once(struct role *r)
     }
 }
 
-/* Until the next heartbeat is due: sooner when there are results, so that a repair of many small
- * blocks does not go at the pace of the heartbeats. */
+/* Until the next heartbeat is due: sooner when there are results or orders, so that a repair does not
+ * go at the pace of the heartbeats. */
 static void wait_beat(struct role *r, uint64_t sent_ms)
 {
     pthread_mutex_lock(&r->mu);
@@ -285,7 +287,7 @@ static void wait_beat(struct role *r, uint64_t sent_ms)
         struct timespec t;
         uint64_t at;
 
-        if (block_orders_has_done(r->orders)) {
+        if (r->soon || block_orders_has_done(r->orders)) {
             pause = MIN(pause, SOONER_MS);
         }
         at = sent_ms + pause;

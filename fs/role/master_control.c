@@ -7,6 +7,7 @@
 
 #define ORDERS_MAX 512u /* on one heartbeat's reply */
 #define DONE_MAX   65536u
+#define SOON_MAX   128u /* servers that may be asked to come again in a moment */
 
 static int bad_frame(const struct server_register_req *q)
 {
@@ -265,6 +266,9 @@ static int on_heartbeat(struct master *m, struct slice msg, struct wire_out *rep
     } else if (err == DFS_OK) {
         err = take_news(m, &q, now);
         out.flags = members_get(&m->members, q.node)->report ? HEARTBEAT_REPORT : 0;
+        if (m->members.count <= SOON_MAX && repair_is_urgent(m->repair, now)) {
+            out.flags |= HEARTBEAT_SOON;
+        }
         out.orders = wire_out_list(&orders, 0);
         out.orders.count = repair_put_orders(m->repair, q.node, ORDERS_MAX, &orders);
         out.orders.items = wire_out_slice(&orders);

@@ -381,6 +381,7 @@ void members_step(struct members *t, uint64_t now_ms, members_fn *fn, void *arg)
     uint64_t slept = now_ms - t->step_ms;
 
     t->step_ms = now_ms;
+    t->silent = 0;
     for (size_t i = 0; i < t->count; i++) {
         struct member *m = t->all[i];
         uint8_t was = member_state(m);
@@ -400,6 +401,7 @@ void members_step(struct members *t, uint64_t now_ms, members_fn *fn, void *arg)
             m->away_until_ms == 0) {
             sm_move(&m->sm, MEMBER_DEAD);
         }
+        t->silent += member_state(m) == MEMBER_SUSPECT && m->away_until_ms == 0;
         if (member_state(m) != was) {
             fn(arg, m, was);
         }

@@ -90,6 +90,7 @@ struct members {
     uint64_t start_ms;
     uint64_t step_ms;  /* of the last members_step */
     uint64_t judge_ms; /* when slowness was judged last */
+    size_t silent;     /* suspect ones that will be dead unless they are heard */
 };
 
 void members_init(struct members *t, const struct members_conf *conf, uint64_t now_ms);

@@ -80,6 +80,9 @@ unsigned int repair_misplaced(const struct repair *r, uint64_t block, const stru
 /* Nothing that is needed has been copied for some seconds, nor waits for the rate only. */
 bool repair_is_idle(struct repair *r, uint64_t now_ms);
 
+/* Copies that are needed are being ordered, or may be soon: a server has fallen silent. */
+bool repair_is_urgent(const struct repair *r, uint64_t now_ms);
+
 /* Moves a copy of a block that is as it should be: a new one is made on `to`, then the one on `from`
  * is dropped. False: not now (a problem, too many streams, it would be misplaced). */
 bool repair_move(struct repair *r, uint64_t block, uint32_t from, uint32_t to, uint64_t now_ms);

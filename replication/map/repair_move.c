@@ -95,6 +95,12 @@ bool repair_is_idle(struct repair *r, uint64_t now_ms)
            (r->counts.bytes == 0 || bucket_open(&r->rate, now_ms));
 }
 
+bool repair_is_urgent(const struct repair *r, uint64_t now_ms)
+{
+    return r->members->silent != 0 || r->orders.copies > r->orders.moves ||
+           (r->copied_ms != 0 && now_ms - r->copied_ms < REPAIR_PAUSE_MS);
+}
+
 /* ---- mending ---- */
 
 bool repair_plan_mend(struct repair *r, struct problem *p, const struct block_rec *rec,

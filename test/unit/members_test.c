@@ -357,7 +357,9 @@ static void test_twin(void)
     twin.uuid[0]++;
     CHECK(members_twin(&t, &twin, 6) == NULL);
     twin.uuid[0]--;
+    CHECK_INT(t.silent, 0);
     steps(1500, 4000);
+    CHECK_INT(t.silent, 1);
     CHECK(members_twin(&t, &twin, 6) == NULL); /* silent: it has moved */
     CHECK_INT(register_at(7, 5, 4000, 1, VOLUME_OK), DFS_OK);
     CHECK(members_bye(&t, 7, 5));
