@@ -26,6 +26,7 @@
 #define LOOK_MS     60000u /* a thread that has nothing to do looks this often */
 #define WINDOW_MS   2000u  /* over which the rate is measured */
 #define WAITING_MAX 65536u
+#define SPARES_MAX  16u /* waiting when checks for the sake of spare files are added */
 #define AT_END      UINT64_MAX
 #define NICE        15
 
@@ -203,6 +204,15 @@ static int pace(void *arg, uint32_t bytes)
     return err;
 }
 
+static void tell(struct scrubber *s, struct replica *r, int err)
+{
+    if (scrub_is_damage(err)) {
+        store_damaged(s->conf.store, r, err);
+    } else if (err == 0) {
+        store_checked(s->conf.store, r);
+    }
+}
+
 /* Checks one replica of the pass; false: it has to be checked again. */
 static bool check_one(struct lane *l, uint64_t block, uint64_t *ret_bytes)
 {
@@ -217,9 +227,7 @@ static bool check_one(struct lane *l, uint64_t block, uint64_t *ret_bytes)
     if (r->vol == l->vol) {
         *ret_bytes = layout_file_bytes(replica_look(r).len);
         err = scrub_replica(r, pace, l);
-        if (scrub_is_damage(err)) {
-            store_damaged(s->conf.store, r, err);
-        }
+        tell(s, r, err);
     }
     store_put(s->conf.store, r);
     return err != DFS_ESHUTDOWN && err != DFS_EINTR && err != DFS_EVOLUME;
@@ -297,11 +305,7 @@ static void check_block(struct scrubber *s, uint64_t block)
     struct replica *r;
 
     if (store_get(s->conf.store, block, &r) == 0) {
-        int err = scrub_replica(r, pace_check, s);
-
-        if (scrub_is_damage(err)) {
-            store_damaged(s->conf.store, r, err);
-        }
+        tell(s, r, scrub_replica(r, pace_check, s));
         store_put(s->conf.store, r);
     }
 }
@@ -369,6 +373,7 @@ static void add_lane(struct scrubber *s, struct volume *v)
 void scrubber_look(struct scrubber *s)
 {
     struct store *store = s->conf.store;
+    uint64_t block;
 
     for (size_t i = 0; i < store->volume_count && s->count < LIMIT_VOLUMES; i++) {
         bool known = false;
@@ -379,6 +384,9 @@ void scrubber_look(struct scrubber *s)
         if (!known && !volume_is_out(store->volumes[i])) {
             add_lane(s, store->volumes[i]);
         }
+    }
+    while (scrubber_waiting(s) < SPARES_MAX && store_next_spare(store, &block)) {
+        scrubber_check(s, block);
     }
 }
 

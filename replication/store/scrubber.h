@@ -28,7 +28,8 @@ void scrubber_stop(struct scrubber *s);
 /* After scrubber_stop(), once nobody calls any more. NULL is fine. */
 void scrubber_free(struct scrubber *s);
 
-/* Volumes may have come: each gets a thread. One thread at a time. */
+/* Volumes may have come: each gets a thread. What is on two of them is checked, so that one can go. One
+ * thread at a time. */
 void scrubber_look(struct scrubber *s);
 /* Everything is read from the beginning, as fast as the ceiling allows. number: of the order; one
  * that is not above the last is that order again, and changes nothing. */

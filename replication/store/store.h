@@ -65,6 +65,10 @@ void store_report_bad(struct store *s, uint64_t block, int status);
 /* The same for a replica, which the volume's errors count once. One whose file is gone leaves the
  * index, unless it is being written. */
 void store_damaged(struct store *s, struct replica *r, int status);
+/* A check has found a sealed replica right: spare files of its block on other volumes go. */
+void store_checked(struct store *s, struct replica *r);
+/* The next block with such a file whose replica nobody has been asked to check; false: there is none. */
+bool store_next_spare(struct store *s, uint64_t *ret_block);
 /* Tells all that is known to be damaged again: to a master that may not know of it. */
 void store_tell_damaged(struct store *s);
 

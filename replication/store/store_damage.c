@@ -45,26 +45,82 @@ void store_tell_damaged(struct store *s)
     }
 }
 
-void store_unusable_remove_locked(struct store *s, uint64_t block)
+/* Takes the next file of this block that is not used out of the list; spare_of: only spare ones, of a
+ * replica on this volume. NULL: there is none (more). */
+static struct store_unusable *take_unusable(struct store *s, uint64_t block,
+                                            const struct volume *spare_of)
 {
-    struct store_unusable *gone = NULL;
-    char path[REPLICA_PATH_MAX];
+    struct store_unusable *found = NULL;
 
     pthread_mutex_lock(&s->mu);
     LIST_FOREACH (l, &s->unusable) {
         struct store_unusable *u = CONTAINER_OF(l, struct store_unusable, link);
 
-        if (u->block == block) {
-            gone = u;
+        if (u->block == block && (spare_of == NULL || (u->spare && u->vol != spare_of))) {
+            found = u;
             list_remove(&u->link);
             break;
         }
     }
     pthread_mutex_unlock(&s->mu);
-    if (gone != NULL) {
-        unlink(volume_replica_path(gone->vol, block, path));
-        free(gone);
+    return found;
+}
+
+static void remove_unusable(struct store *s, struct store_unusable *u)
+{
+    char path[REPLICA_PATH_MAX];
+
+    unlink(volume_replica_path(u->vol, u->block, path));
+    if (u->spare) {
+        atomic_fetch_sub(&s->spares, 1);
+        atomic_fetch_sub(&u->vol->used, u->len);
+        atomic_fetch_sub(&u->vol->blocks, 1);
     }
+    free(u);
+}
+
+void store_unusable_remove_locked(struct store *s, uint64_t block)
+{
+    struct store_unusable *u;
+
+    while ((u = take_unusable(s, block, NULL)) != NULL) {
+        remove_unusable(s, u);
+    }
+}
+
+void store_checked(struct store *s, struct replica *r)
+{
+    struct store_unusable *u;
+
+    if (atomic_load(&s->spares) == 0 || replica_look(r).state != RULE_SEALED) {
+        return;
+    }
+    while ((u = take_unusable(s, r->block, r->vol)) != NULL) {
+        log_event(LOG_INFO, "replica.spare", "block=%" PRIu64 " volume=\"%s\"", u->block,
+                  u->vol->path);
+        remove_unusable(s, u);
+    }
+}
+
+bool store_next_spare(struct store *s, uint64_t *ret_block)
+{
+    bool found = false;
+
+    if (atomic_load(&s->spares) == 0) {
+        return false;
+    }
+    pthread_mutex_lock(&s->mu);
+    LIST_FOREACH (l, &s->unusable) {
+        struct store_unusable *u = CONTAINER_OF(l, struct store_unusable, link);
+
+        if (u->spare && !u->asked) {
+            u->asked = found = true;
+            *ret_block = u->block;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&s->mu);
+    return found;
 }
 
 static int by_id(const void *a, const void *b)

@@ -35,14 +35,19 @@ struct store {
     struct replica_bad *bad; /* STORE_BAD_MAX; guarded by: mu */
     size_t bad_count;        /* guarded by: mu */
     struct list unusable;    /* struct store_unusable; guarded by: mu */
+    _Atomic size_t spares;   /* spare ones among them */
 };
 
-/* A file that the start could not make sense of: kept until its block is to be deleted here, or
- * another copy of it is made. */
+/* A file that is not used: the start could not make sense of it, or (spare) the block is on two volumes.
+ * Kept until its block is to be deleted here, or another copy of it is made; a spare one until the
+ * one that is used was read and found right. */
 struct store_unusable {
     struct list link;
     struct volume *vol;
     uint64_t block;
+    uint32_t len; /* of a spare one: counted as used of its volume */
+    bool spare;
+    bool asked; /* for the check of the one that is used */
 };
 
 struct store_stripe *store_stripe_of(struct store *s, uint64_t block);

@@ -37,8 +37,24 @@ static void add_found(struct store_found *sum, const struct store_found *f)
     sum->duplicates += f->duplicates;
 }
 
+static void add_unusable(struct store *s, uint64_t block, struct volume *vol,
+                         const struct replica *spare)
+{
+    struct store_unusable *u = x_alloc(sizeof(*u));
+
+    *u = (struct store_unusable){ .block = block, .vol = vol, .spare = spare != NULL };
+    u->len = spare != NULL ? spare->len : 0;
+    list_init(&u->link);
+    pthread_mutex_lock(&s->mu);
+    list_push_back(&s->unusable, &u->link);
+    pthread_mutex_unlock(&s->mu);
+    if (spare != NULL) {
+        atomic_fetch_add(&s->spares, 1);
+    }
+}
+
 /* Puts a found replica into the index, or drops it when the block is there already and longer. The
- * file of the loser stays: the master has not said that it may go. */
+ * file of the loser stays for the time being. */
 static void add_replica(struct scan *sc, struct replica *r)
 {
     struct store_stripe *st = store_stripe_of(sc->store, r->block);
@@ -58,6 +74,7 @@ static void add_replica(struct scan *sc, struct replica *r)
     pthread_mutex_unlock(&st->lock.mu);
     if (loser != NULL) {
         sc->found.duplicates++;
+        add_unusable(sc->store, loser->block, loser->vol, loser);
         store_put(sc->store, loser);
     }
     if (loser != r && !replica_clean(r)) {
@@ -86,19 +103,6 @@ static void take_in(struct scan *sc, uint64_t block, const struct recovered *f)
     add_replica(sc, r);
 }
 
-static void add_unusable(struct scan *sc, uint64_t block)
-{
-    struct store_unusable *u = x_alloc(sizeof(*u));
-
-    u->block = block;
-    u->vol = sc->vol;
-    list_init(&u->link);
-    atomic_fetch_add(&sc->vol->damaged, 1);
-    pthread_mutex_lock(&sc->store->mu);
-    list_push_back(&sc->store->unusable, &u->link);
-    pthread_mutex_unlock(&sc->store->mu);
-}
-
 static void scan_file(struct scan *sc, int dir_fd, const char *name, uint64_t block)
 {
     const uint8_t *cluster = sc->store->id.has_cluster ? sc->store->id.cluster : NULL;
@@ -109,7 +113,8 @@ static void scan_file(struct scan *sc, int dir_fd, const char *name, uint64_t bl
     io_close(fd);
     if (err != 0) {
         sc->found.damaged++;
-        add_unusable(sc, block);
+        atomic_fetch_add(&sc->vol->damaged, 1);
+        add_unusable(sc->store, block, sc->vol, NULL);
         store_report_bad(sc->store, block, err);
     } else if (f.verdict == RECOVER_REMOVE) {
         sc->found.removed++;

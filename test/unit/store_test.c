@@ -1,4 +1,5 @@
 /* The store: several volumes, who they belong to, full and broken ones, reports. */
+#include "replication/store/scrub.h"
 #include "replication/store/store.h"
 
 #include <fcntl.h>
@@ -514,6 +515,28 @@ static void test_reports(void)
     store_close(s);
 }
 
+/* One of two files goes when the other one was found right. */
+static void check_spare(struct store *s, uint64_t block)
+{
+    struct store_volume v[LIMIT_VOLUMES];
+    struct replica *r;
+    uint64_t spare = 0;
+
+    CHECK(store_next_spare(s, &spare));
+    CHECK_INT(spare, block);
+    CHECK(!store_next_spare(s, &spare));
+    shell("test -e vo1/blocks/11/0000000000000111 -a -e vo2/blocks/11/0000000000000111");
+    CHECK_INT(store_get(s, block, &r), 0);
+    CHECK_INT(scrub_replica(r, NULL, NULL), 0);
+    store_checked(s, r);
+    store_put(s, r);
+    shell("test $(ls vo?/blocks/11/0000000000000111 | wc -l) = 1");
+    CHECK_INT(length(s, block), 100);
+    CHECK_INT(store_volumes(s, v), 2);
+    CHECK_INT(v[0].blocks + v[1].blocks, 2);
+    CHECK_INT(v[0].used + v[1].used, 200);
+}
+
 static void test_scan_oddities(void)
 {
     struct store *s = open_ok("odd", "vo1,vo2");
@@ -533,6 +556,7 @@ static void test_scan_oddities(void)
     s = open_ok("odd", "vo1,vo2");
     CHECK_INT(length(s, 0x111), 100);
     CHECK_INT(length(s, 0x222), 100);
+    check_spare(s, 0x111);
     CHECK_INT(length(s, 0x333), -1);
     CHECK_INT(length(s, 0x444), -1);
     CHECK_INT(store_bad(s, bad, 4), 1);
