@@ -1,5 +1,4 @@
 /* The store: several volumes, who they belong to, full and broken ones, reports. */
-#include "replication/store/scrub.h"
 #include "replication/store/store.h"
 
 #include <fcntl.h>
@@ -8,6 +7,8 @@
 #include "cluster/base/err.h"
 #include "cluster/base/fault.h"
 #include "cluster/base/io.h"
+
+#include "replication/store/scrub.h"
 
 #include "test/unit/tap.h"
 
