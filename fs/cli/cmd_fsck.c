@@ -14,6 +14,7 @@
 #include "cluster/base/text.h"
 
 #include "fs/cli/cli.h"
+#include "fs/cli/counts.h"
 #include "fs/cli/health.h"
 #include "fs/cli/remote.h"
 
@@ -48,6 +49,8 @@ struct fsck {
     uint64_t unread;                       /* directories and files */
     bool deep;
     uint64_t bad_copies;
+    bool whole, repair; /* whole: the counts are checked, too */
+    struct counts counts;
 };
 
 /* ---- what files consist of ---- */
@@ -319,9 +322,60 @@ static int verdict(const struct fsck *f)
     if (f->by_state[HEALTH_MISSING] + f->by_state[HEALTH_CORRUPT] > 0) {
         return EXIT_LOST;
     }
-    return f->by_state[HEALTH_UNDER] + f->by_state[HEALTH_MISPLACED] + f->unread + f->bad_copies > 0
+    return f->by_state[HEALTH_UNDER] + f->by_state[HEALTH_MISPLACED] + f->unread + f->bad_copies +
+                       (f->repair ? 0 : f->counts.rep.wrong) >
+                   0
                ? EXIT_UNDER
                : CLI_DONE;
+}
+
+static void json_counts(struct json *j, const struct audit_rep *a)
+{
+    struct wire_in in = wire_in_of(a->found.items);
+    struct live_count c;
+
+    json_object(j, "counts");
+    json_num(j, "blocks", a->blocks);
+    json_num(j, "extents", a->extents);
+    json_num(j, "wrong", a->wrong);
+    json_num(j, "unused", a->unused);
+    json_num(j, "dangling_extents", a->dangling);
+    json_num(j, "repaired", a->repaired);
+    json_array(j, "found");
+    for (uint32_t i = 0; i < a->found.count && live_count_get(&in, &c) == DFS_OK; i++) {
+        json_object(j, NULL);
+        json_num(j, "block", c.block);
+        json_num(j, "copies", c.repl);
+        json_num(j, "counted_bytes", c.was);
+        json_num(j, "used_bytes", c.used);
+        json_end(j);
+    }
+    json_end(j);
+    json_end(j);
+}
+
+static void print_counts(const struct fsck *f)
+{
+    const struct audit_rep *a = &f->counts.rep;
+    struct wire_in in = wire_in_of(a->found.items);
+    struct live_count c;
+
+    for (uint32_t i = 0; i < a->found.count && live_count_get(&in, &c) == DFS_OK; i++) {
+        printf("block %ju: %ju bytes with %u copies counted, %ju used\n", (uintmax_t)c.block,
+               (uintmax_t)c.was, c.repl, (uintmax_t)c.used);
+    }
+    printf("%ju blocks, %ju extents: ", (uintmax_t)a->blocks, (uintmax_t)a->extents);
+    if (a->wrong + a->dangling == 0) {
+        printf("all counts are right\n");
+        return;
+    }
+    printf("%ju blocks with wrong counts, %ju of them unused; %ju extents without a block",
+           (uintmax_t)a->wrong, (uintmax_t)a->unused, (uintmax_t)a->dangling);
+    if (f->repair) {
+        printf("; %ju counts set right\n", (uintmax_t)a->repaired);
+    } else {
+        printf("%s\n", a->wrong > 0 ? " (--repair sets counts right)" : "");
+    }
 }
 
 static void print_summary(struct fsck *f, const char *path)
@@ -349,6 +403,9 @@ static void print_summary(struct fsck *f, const char *path)
             json_num(j, "bytes_checked", deep_bytes(f->health.deep));
             json_num(j, "bad_copies", f->bad_copies);
         }
+        if (f->whole) {
+            json_counts(j, &f->counts.rep);
+        }
         json_end(j);
         return;
     }
@@ -367,6 +424,9 @@ static void print_summary(struct fsck *f, const char *path)
     if (f->deep) {
         printf("%ju copies read, %s: %ju bad\n", (uintmax_t)deep_copies(f->health.deep),
                text_bytes(deep_bytes(f->health.deep), bytes), (uintmax_t)f->bad_copies);
+    }
+    if (f->whole) {
+        print_counts(f);
     }
 }
 
@@ -411,6 +471,9 @@ static int check(struct fsck *f, const char *path)
         status = judge_all(f);
     }
     progress_end(&f->progress);
+    if (status == CLI_DONE && f->whole) {
+        status = counts_check(f->r, f->repair, &f->counts);
+    }
     if (status == CLI_DONE) {
         print_summary(f, path);
         status = verdict(f);
@@ -423,6 +486,7 @@ static int check(struct fsck *f, const char *path)
     }
     free(f->files);
     deep_free(f->health.deep);
+    counts_fini(&f->counts);
     health_fini(&f->health);
     return status;
 }
@@ -434,12 +498,18 @@ int cmd_fsck(struct cli *cli, int argc, char **argv)
     const struct opt opts[] = {
         { "deep", 0, OPT_FLAG, &f.deep, NULL,
           "Has every copy read and its checksums compared by the server that holds it." },
+        { "repair", 0, OPT_FLAG, &f.repair, NULL,
+          "Sets counts right that are wrong, and deletes blocks that nothing uses." },
         OPT_END,
     };
     int status;
 
     if (!cli_begin(cli, argc, argv, opts, 0, 1)) {
         return cli->status;
+    }
+    f.whole = cli->arg_count == 0 || strspn(cli->args[0], "/") == strlen(cli->args[0]);
+    if (f.repair && !f.whole) {
+        return cli_usage(cli, "--repair is for the whole file system, not for %s", cli->args[0]);
     }
     status = remote_open(cli, &r);
     status = status == CLI_DONE ? check(&f, cli->arg_count > 0 ? cli->args[0] : "/") : EXIT_LOST;

@@ -261,7 +261,8 @@ static void print_text(const struct status_rep *r)
     char id[2 * CLUSTER_ID_BYTES + 1], buf[TEXT_NUMBER];
 
     printf("cluster           %s\n", cluster_text(r->cluster, id));
-    printf("files             %ju, %s\n", (uintmax_t)r->files, text_bytes(r->file_bytes, buf));
+    printf("inodes            %ju, %s in files\n", (uintmax_t)r->files,
+           text_bytes(r->file_bytes, buf));
     printf("blocks            %ju%s\n", (uintmax_t)r->blocks,
            r->scanning != 0 ? " (still being counted: the figures below may grow)" : "");
     printf("under-replicated  %ju, %ju being copied\n", (uintmax_t)r->under_replicated,

@@ -7,6 +7,8 @@
 #ifndef DFS_FS_NS_NS_H
 #define DFS_FS_NS_NS_H
 
+#include <stdatomic.h>
+
 #include "cluster/msgs.h"
 #include "cluster/store/kv.h"
 
@@ -137,6 +139,19 @@ uint64_t ns_quota_work(struct ns_reader *r);
 typedef bool ns_quota_fn(void *arg, const struct quota_info *q, uint64_t bytes, uint64_t inodes,
                          bool same);
 int ns_quota_recount(struct ns_reader *r, ns_quota_fn *fn, void *arg);
+/* Compares the records of blocks with all extents, in one read transaction: fn gets each count of a
+ * block's bytes in use that is wrong; for a block that should be deleted, too, perhaps with both
+ * numbers 0. *stop (may be NULL) ends it early with DFS_EINTR. */
+struct ns_audit {
+    uint64_t blocks; /* without deleted ones */
+    uint64_t extents;
+    uint64_t wrong;    /* blocks */
+    uint64_t unused;   /* of these: nothing uses them */
+    uint64_t dangling; /* extents without a block */
+};
+typedef void ns_audit_fn(void *arg, const struct live_count *c);
+int ns_audit(struct ns_reader *r, const atomic_bool *stop, struct ns_audit *ret, ns_audit_fn *fn,
+             void *arg);
 /* All storage rules with their numbers; text is borrowed for the call. */
 typedef void ns_rule_fn(void *arg, uint16_t number, struct slice text);
 int ns_each_rule(struct ns_reader *r, ns_rule_fn *fn, void *arg);

@@ -405,6 +405,7 @@ static void free_all(struct master *m)
     master_query_fini(m);
     master_keeper_fini(m);
     master_space_fini(m);
+    master_audit_fini(m);
     ns_close(m->ns);
     io_close(m->lock_fd);
     pthread_mutex_destroy(&m->map_mu);
@@ -424,6 +425,7 @@ static void shut_down(struct master *m)
     }
     master_core_abandon(m);
     control_server_stop(m->control);
+    master_audit_stop(m);
     master_keeper_stop(m);
     if (m->serving) {
         uv_poll_stop(&c->clients);
@@ -483,6 +485,7 @@ int master_run(const struct conf *conf, const char *conf_path, struct why *why)
     master_keeper_init(m);
     master_space_init(m);
     master_room_init(m);
+    master_audit_init(m);
     err = start(m, why);
     if (err == DFS_OK) {
         while (!m->stopping) {

@@ -339,6 +339,8 @@ int master_control_on(void *arg, uint16_t type, struct slice msg, struct wire_ou
         return master_admin_health(m, msg, rep);
     case RPC_server_intent:
         return master_ops_intent(m, msg, rep);
+    case RPC_audit:
+        return master_audit_on(m, msg, rep);
     case RPC_locks:
         return master_locks_list(m, msg, rep);
     default:

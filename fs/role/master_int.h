@@ -199,6 +199,7 @@ struct master {
     struct wishes wishes;
     struct scrub_book scrubs;
     struct space *space;  /* master_space.c */
+    struct audit *audit;  /* master_audit.c */
     struct rng space_rng; /* of its choices */
     atomic_bool scanning;
 
@@ -299,6 +300,11 @@ void master_space_census(struct master *m, struct compact_census *ret);
 /* A server's task, if there is one, as a list of compact_task; and what it tells of it. */
 uint32_t master_space_put_task(struct master *m, uint32_t node, struct wire_out *out);
 int master_space_done(struct master *m, uint32_t node, struct wire_list list);
+/* master_audit.c */
+void master_audit_init(struct master *m);
+void master_audit_fini(struct master *m);
+void master_audit_stop(struct master *m); /* after control_server_stop() */
+int master_audit_on(struct master *m, struct slice msg, struct wire_out *rep);
 /* master_chores.c */
 int master_chores_told(struct master *m, struct slice msg, struct wire_out *rep);
 int master_chores_order(struct master *m, struct slice msg, struct wire_out *rep);

@@ -101,3 +101,20 @@ deep_is_clean() {
     [ ! -e "$T/wrong" ]
     "$DFS" local "$T/busy" --stop
 }
+
+@test "fsck: the whole file system: every count is right, and --repair finds nothing to do" {
+    cp -r "$ROOT/docs" "$T/tree"
+    dfs c put -r "$T/tree" /counts
+    dfs c cp -r /counts /counts-again
+    dfs c rm -r /counts
+    run dfs c fsck
+    [[ $output == *"all counts are right"* ]]
+    run dfs c fsck --repair
+    [[ $output == *"all counts are right"* ]]
+    dfs c fsck --json >"$T/json" || true
+    [ "$(jq '.counts.wrong + .counts.unused + .counts.dangling_extents' "$T/json")" = 0 ]
+    [ "$(jq '.counts.extents > 0' "$T/json")" = true ]
+    run -2 dfs c fsck --repair /counts-again
+    run dfs c fsck /counts-again # only a part: nothing is said of counts
+    [[ $output != *"counts"* ]]
+}

@@ -81,8 +81,9 @@ bool master_emptied(struct sim_master *m, char *ret_why, size_t cap);
 struct ns *master_ns(struct sim_master *m);
 /* The whole log applied to an empty database gives the same database. */
 void master_check_log(struct sim_master *m);
-/* What quota directories are charged with is the sum over the inodes. */
-void master_check_quotas(struct sim_master *m);
+/* What quota directories are charged with is the sum over the inodes, what blocks count the sum over
+ * extents. */
+void master_check_counts(struct sim_master *m);
 /* Every block has as many copies as it wants, on servers that are up and hold them whole. When not:
  * a sentence about the first that has not. */
 bool master_converged(struct sim_master *m, char *ret_why, size_t cap);

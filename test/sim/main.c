@@ -262,7 +262,7 @@ static void run(uint64_t seed, const char *dir)
         client_verify(cl->clients[i]);
         ops += client_ops(cl->clients[i]);
     }
-    master_check_quotas(cl->master);
+    master_check_counts(cl->master);
     master_check_log(cl->master);
     printf("ok - seed %ju: %ju operations, %ju crashes, %ju messages, %ju lost, %ju repeated\n",
            (uintmax_t)seed, (uintmax_t)ops, (uintmax_t)s->crashes, (uintmax_t)s->delivered,

@@ -756,12 +756,22 @@ static bool check_quota(void *arg, const struct quota_info *q, uint64_t bytes, u
     return true;
 }
 
-void master_check_quotas(struct sim_master *m)
+static void wrong_count(void *arg, const struct live_count *c)
 {
+    struct sim_master *m = arg;
+
+    sim_fail(&m->cl->sim, "block %ju: %ju bytes with %u copies counted, %ju used",
+             (uintmax_t)c->block, (uintmax_t)c->was, c->repl, (uintmax_t)c->used);
+}
+
+void master_check_counts(struct sim_master *m)
+{
+    struct ns_audit a;
     int err = ns_quota_recount(m->reader, check_quota, m);
 
-    if (err != 0) {
-        sim_fail(&m->cl->sim, "quotas cannot be counted: %s", err_text(err));
+    err = err != 0 ? err : ns_audit(m->reader, NULL, &a, wrong_count, m);
+    if (err != 0 || a.dangling != 0) {
+        sim_fail(&m->cl->sim, "quotas and blocks cannot be counted: %s", err_text(err));
     }
 }
 
