@@ -2,11 +2,12 @@
  *
  * Happy path: the clients' descriptor is readable -> every command that has arrived is put into one
  * batch -> the batch is a log entry -> it is on disk -> the state machine applies it -> each
- * command is answered from inside the application, after its transaction. Two entries are in flight
- * at most; meanwhile the next batch gathers. Failures: a command that cannot go into the log (not
- * the leader, malformed, no servers for a block) is answered at once; one whose entry was not
- * accepted gets DFS_ENOTLEADER and may be sent again under the same number. A log that cannot be
- * written ends the process: nothing more is answered.
+ * command is answered from inside the application, after its transaction. Meanwhile the next batch
+ * gathers; a large one does not wait for the end, so that two entries are in flight at most.
+ *
+ * Failures: a command that cannot go into the log (not the leader, malformed, no servers for a block)
+ * is answered at once; one whose entry was not accepted gets DFS_ENOTLEADER and may be sent again
+ * under the same number. A log that cannot be written ends the process: nothing more is answered.
  */
 #include "cluster/base/clock.h"
 #include "cluster/base/log.h"
@@ -16,6 +17,7 @@
 #include "fs/role/master_int.h"
 
 #define IN_FLIGHT  2u
+#define SECOND_MIN 32u /* commands: a smaller batch waits for the one under way, and grows */
 #define FULL_PAUSE 4u  /* full batches that wait before clients are listened to no longer */
 #define HDR_BYTES  64u /* what ns_batch_add() adds to a command, at most */
 
@@ -185,7 +187,8 @@ void master_core_pump(struct master *m)
         struct batch *b = l != NULL ? CONTAINER_OF(l, struct batch, list) : c->gather;
         struct flight *f;
 
-        if (b->count == 0) {
+        /* Writes of the log follow each other anyway: few commands are done sooner by one than by two. */
+        if (b->count == 0 || (l == NULL && c->in_flight > 0 && b->count < SECOND_MIN)) {
             break;
         }
         if (l != NULL) {

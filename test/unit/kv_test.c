@@ -426,10 +426,11 @@ static void pending_bytes_count_what_a_checkpoint_frees(void)
 #ifdef DFS_FAULTS
 static void a_failed_sync_stops_checkpoints(void)
 {
-    static const char *const faults[] = { "kv.checkpoint.sync=IO times=1",
-                                          "kv.checkpoint.write=IO times=1",
-                                          "io.file.fsync=IO times=1", "io.file.rename=IO times=1",
-                                          "io.dir.fsync=IO times=1" };
+    static const char *const faults[] = {
+        "kv.checkpoint.pages=IO times=1", "kv.checkpoint.sync=IO times=1",
+        "kv.checkpoint.write=IO times=1", "io.file.fsync=IO times=1",
+        "io.file.rename=IO times=1",      "io.dir.fsync=IO times=1"
+    };
 
     for (size_t i = 0; i < ARRAY_LEN(faults); i++) {
         struct why why = { "" };
