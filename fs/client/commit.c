@@ -15,23 +15,24 @@ struct part {
     struct node *node;
     struct commit_block *blocks;
     size_t block_count;
+    bool more; /* than fits into it */
 };
 
-/* Claims the node for a commit. False: there is nothing to do. */
-static bool claim(struct node *n, bool append, uint64_t deadline_ms)
+/* Claims the node for a commit. *ret_mine false: there is nothing to do, all from before the call is
+ * committed. */
+static int claim(struct node *n, bool append, uint64_t deadline_ms, bool *ret_mine)
 {
-    bool mine = false;
+    int err = DFS_OK;
 
     pthread_mutex_lock(&n->mu);
-    while ((n->committing || n->appending != append) &&
-           cond_wait_until(&n->committed, &n->mu, deadline_ms) == 0) {
+    while (err == 0 && (n->committing || n->appending != append)) {
+        err = cond_wait_until(&n->committed, &n->mu, deadline_ms);
     }
-    if (!n->committing && n->appending == append && n->todo.count > 0) {
-        n->committing = true;
-        mine = true;
+    if (err == 0) {
+        *ret_mine = n->committing = n->todo.count > 0;
     }
     pthread_mutex_unlock(&n->mu);
-    return mine;
+    return err;
 }
 
 /* Up to max extents go from todo to flying. */
@@ -81,6 +82,7 @@ static size_t gather(struct part *p, size_t max, struct wire_out *files, struct 
     wire_out_init(&extents, LIMIT_MSG);
     pthread_mutex_lock(&n->mu);
     take_off_locked(n, max);
+    p->more = n->todo.count > 0;
     count = n->flying.count;
     for (uint64_t pos = 0; extmap_find(&n->flying, pos, &e); pos = e.off + e.len) {
         if (n->appending) {
@@ -257,17 +259,18 @@ static int commit_some(struct part *parts, size_t count, uint64_t deadline_ms)
 
 static int commit_one(struct node *n, bool append, uint64_t deadline_ms)
 {
+    struct part p = { .more = true };
     int err = DFS_OK;
 
-    while (err == 0 && claim(n, append, deadline_ms)) {
-        struct part p = { .node = n };
+    /* What others add after a command has taken all there was is theirs to wait for. */
+    while (err == 0 && p.more) {
+        bool mine = false;
 
-        err = commit_some(&p, 1, deadline_ms);
-    }
-    if (err == 0) {
-        pthread_mutex_lock(&n->mu);
-        err = n->todo.count > 0 || n->committing ? DFS_ETIMEOUT : DFS_OK;
-        pthread_mutex_unlock(&n->mu);
+        p = (struct part){ .node = n };
+        err = claim(n, append, deadline_ms, &mine);
+        if (err == 0 && mine) {
+            err = commit_some(&p, 1, deadline_ms);
+        }
     }
     return err;
 }
@@ -292,7 +295,9 @@ int commit_nodes(struct node **nodes, size_t count, uint64_t deadline_ms)
         int err = DFS_OK;
 
         for (; i < count && n < COMMIT_FILES; i++) {
-            if (claim(nodes[i], false, deadline_ms)) {
+            bool mine = false;
+
+            if (claim(nodes[i], false, deadline_ms, &mine) == 0 && mine) {
                 parts[n++] = (struct part){ .node = nodes[i] };
             }
         }
