@@ -175,17 +175,42 @@ static void start_make(struct sim_client *c, size_t i)
          .flags = MAKE_EXCL);
 }
 
+/* Makes the name, which others may have made, or removes what it has made. */
+static void call_mutex(struct sim_client *c, bool lock)
+{
+    char name[32];
+
+    snprintf(name, sizeof(name), "mutex-%d", c->cl->mutex.number);
+    c->stage = lock ? ST_LOCK : ST_UNLOCK;
+    c->call_mutex = c->cl->mutex.number;
+    if (lock) {
+        CALL(c, make, .parent = INODE_ROOT, .name = slice_str(name), .mode = S_IFREG | 0644,
+             .flags = MAKE_EXCL);
+    } else {
+        c->cl->mutex.holder = -1; /* from now on others may make it */
+        CALL(c, unlink, .parent = INODE_ROOT, .name = slice_str(name));
+    }
+}
+
 static void start_op(struct sim_client *c)
 {
     struct sim *s = &c->cl->sim;
     size_t i = some_file(c), kind = sim_below(s, 100);
     struct model *f;
 
+    if (c->cl->mutex.holder == c->index) {
+        call_mutex(c, false);
+        return;
+    }
     if (c->quiesce) {
         c->stage = ST_QUIET;
         return;
     }
     c->ops++;
+    if (sim_chance(s, 0.15)) {
+        call_mutex(c, true);
+        return;
+    }
     if (i == FILES || (kind < 15 && !c->files[sim_below(s, FILES)].exists)) {
         for (i = 0; c->files[i].exists; i = (i + 1) % FILES) {
         }
@@ -276,6 +301,60 @@ static void on_reply_write(struct sim_client *c, const struct sim_msg *m)
         wcore_sealed(&c->w, c->act.block);
     }
     client_drive(c);
+}
+
+/* Made by one at a time, and by him only who was told so. */
+static void on_mutex(struct sim_client *c, const struct sim_msg *m)
+{
+    struct sim_mutex *x = &c->cl->mutex;
+    struct sim *s = &c->cl->sim;
+    bool lock = c->stage == ST_LOCK;
+
+    if (lock ? m->status != 0 && m->status != DFS_EEXIST : m->status != 0) {
+        sim_fail(s, "client %d: %s of the common name: %s", c->index, lock ? "make" : "unlink",
+                 err_text(m->status));
+    }
+    if (lock && m->status == 0 && c->call_mutex == x->number) {
+        if (x->holder >= 0) {
+            sim_fail(s, "client %d made the name that client %d has made", c->index, x->holder);
+        }
+        x->holder = c->index;
+    }
+    c->stage = ST_IDLE;
+    later(c, sim_below(s, 50));
+}
+
+/* Whoever dies at it leaves it in a state that nobody knows: the others go on with another name. */
+static void leave_mutex(struct sim_client *c)
+{
+    struct sim_mutex *x = &c->cl->mutex;
+
+    if (x->holder == c->index || c->stage == ST_LOCK || c->stage == ST_UNLOCK) {
+        x->number++;
+        x->holder = -1;
+    }
+}
+
+void client_verify_mutex(struct cluster *cl)
+{
+    struct ns_reader *rd = ns_reader_new(master_ns(cl->master));
+    struct call_hdr hdr = { 0 };
+    struct wire_out req, out;
+    char name[32];
+    int err;
+
+    wire_out_init(&req, 256);
+    wire_out_init(&out, LIMIT_MSG);
+    snprintf(name, sizeof(name), "mutex-%d", cl->mutex.number);
+    lookup_req_put(&req, &(struct lookup_req){ .parent = INODE_ROOT, .name = slice_str(name) });
+    err = ns_query(rd, &hdr, RPC_lookup, wire_out_slice(&req), NULL, NULL, &out);
+    if (err != (cl->mutex.holder < 0 ? DFS_ENOENT : 0)) {
+        sim_fail(&cl->sim, "%s: %s, though client %d has it", name, err_text(err),
+                 cl->mutex.holder);
+    }
+    wire_out_fini(&req);
+    wire_out_fini(&out);
+    ns_reader_free(rd);
 }
 
 static void finish_op(struct sim_client *c, const struct sim_msg *m)
@@ -379,6 +458,7 @@ static void on_reply(struct sim_client *c, const struct sim_msg *m)
         }
         c->session = rep.session;
         c->seq = 0;
+        c->left.block = 0; /* sealed with the session before */
         if (c->pend_count != 0) {
             client_begin_write(c);
         } else {
@@ -394,6 +474,8 @@ static void on_reply(struct sim_client *c, const struct sim_msg *m)
     } else if (c->stage == ST_COMMIT) {
         on_commit(c, m);
         c->pend_count = 0;
+    } else if (c->stage == ST_LOCK || c->stage == ST_UNLOCK) {
+        on_mutex(c, m);
     } else {
         finish_op(c, m);
     }
@@ -490,8 +572,7 @@ void client_boot(struct sim_client *c)
     /* What the life before left behind stays to be checked, but for the file it was at. */
     for (size_t i = 0; i < FILES; i++) {
         struct model *f = &c->files[i];
-        bool changing = c->pend_count != 0 ||
-                        (c->stage >= ST_MAKE && c->stage != ST_READ && c->stage != ST_QUIET);
+        bool changing = c->pend_count != 0 || (c->stage >= ST_MAKE && c->stage < ST_LOCK);
         bool uncertain = changing && (i == c->file || (c->stage == ST_RENAME && i == c->other));
 
         if (f->exists && !uncertain) {
@@ -506,6 +587,8 @@ void client_boot(struct sim_client *c)
         wcore_fini(&c->w);
         c->w_live = false;
     }
+    leave_mutex(c);
+    c->left.block = 0;
     c->pend_count = 0;
     c->call_open = false;
     c->waiting = false;

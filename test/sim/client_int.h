@@ -39,6 +39,8 @@ enum stage {
     ST_RENAME,
     ST_SETREP,
     ST_QUOTA,
+    ST_LOCK,
+    ST_UNLOCK,
     ST_READ,
     ST_QUIET
 };
@@ -63,6 +65,7 @@ struct sim_client {
     uint16_t call_type;
     struct wire_out call_body;
     bool call_open;
+    int call_mutex; /* number of its name */
     /* the operation */
     size_t file, other;
     uint32_t size;
@@ -91,6 +94,7 @@ struct sim_client {
         uint32_t end;
     } answers[256];
     size_t answer_count;
+    struct commit_block left, leaves; /* committed, but not sealed yet; by the commit that is out */
     uint32_t avoid;
     uint32_t sync_todo; /* survivors to ask, as a bit per chain index */
 };

@@ -172,8 +172,17 @@ static void send_commit(struct sim_client *c)
     if (wcore_open_block(&c->w) != NULL) {
         wcore_detach(&c->w);
     }
+    if (c->left.block != 0) {
+        commit_block_put(&blocks, &c->left);
+        n_blocks++;
+    }
+    c->leaves = (struct commit_block){ 0 };
     for (size_t i = 0; wcore_uncommitted(&c->w, &i, &b);) {
-        b.seal = 1;
+        /* one may stay open for a while: sealed by the next commit, or when the session ends */
+        if (!chain_of(c, b.block)->ended && c->leaves.block == 0 && sim_chance(&c->cl->sim, 0.3)) {
+            c->leaves = (struct commit_block){ .block = b.block, .len = b.len, .seal = 1 };
+        }
+        b.seal = c->leaves.block != b.block;
         commit_block_put(&blocks, &b);
         n_blocks++;
         chain_of(c, b.block)->ended = false;
@@ -372,6 +381,8 @@ void client_on_alloc(struct sim_client *c, int status, struct slice body)
 void client_committed(struct sim_client *c)
 {
     struct model *f = &c->files[c->file];
+
+    c->left = c->leaves;
 
     for (size_t i = 0; i < c->pend_count; i++) {
         struct pending *q = &c->pend[i];

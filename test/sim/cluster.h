@@ -81,9 +81,13 @@ bool master_emptied(struct sim_master *m, char *ret_why, size_t cap);
 struct ns *master_ns(struct sim_master *m);
 /* The whole log applied to an empty database gives the same database. */
 void master_check_log(struct sim_master *m);
-/* What quota directories are charged with is the sum over the inodes, what blocks count the sum over
- * extents. */
-void master_check_counts(struct sim_master *m);
+/* Each block counts the bytes that extents name of it, and is owned by a session that lives, or by
+ * none; one without either is gone. */
+void master_check_live(struct sim_master *m);
+/* What quota directories are charged with is the sum over the inodes. */
+void master_check_quotas(struct sim_master *m);
+/* The same counts by fsck's own way of counting. */
+void master_check_audit(struct sim_master *m);
 /* Every block has as many copies as it wants, on servers that are up and hold them whole. When not:
  * a sentence about the first that has not. */
 bool master_converged(struct sim_master *m, char *ret_why, size_t cap);
@@ -99,9 +103,17 @@ void client_quiesce(struct sim_client *c);
 bool client_idle(const struct sim_client *c);
 /* What it is at, for a failure's report. */
 void client_describe(const struct sim_client *c, char *ret, size_t cap);
+/* Is the name that all clients make there when somebody has made it, and only then? */
+void client_verify_mutex(struct cluster *cl);
 /* Every file reads back as written, straight from the namespace and the replicas. */
 void client_verify(struct sim_client *c);
 uint64_t client_ops(const struct sim_client *c);
+
+/* A name in the root that all clients make, exclusively, and remove. */
+struct sim_mutex {
+    int number; /* another name when nobody knows any more who has it */
+    int holder; /* client; -1: nobody */
+};
 
 struct cluster {
     struct sim sim;
@@ -109,6 +121,7 @@ struct cluster {
     struct sim_server servers[SIM_SERVERS + 1]; /* by id; 0 is not used */
     struct sim_client *clients[SIM_CLIENTS];
     uint32_t leaving; /* server that was told to; 0: none */
+    struct sim_mutex mutex;
     char *dir;
 };
 

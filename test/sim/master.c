@@ -225,6 +225,7 @@ static void checkpoint_done(void *arg, uint64_t unused)
         sim_fail(&m->cl->sim, "checkpoint: %s", why.text);
     }
     kv_checkpoint_end(ns_kv(m->ns));
+    m->trimmed = m->begun;
 }
 
 static void on_durable(void *arg, uint64_t index)
@@ -243,6 +244,7 @@ static void on_durable(void *arg, uint64_t index)
         if (kv_checkpoint_begin(ns_kv(m->ns), &why) != 0) {
             sim_fail(&m->cl->sim, "checkpoint: %s", why.text);
         }
+        m->begun = index;
         sim_after(&m->cl->sim, SIM_MASTER, 30 * SIM_MS, checkpoint_done, m, 0);
     }
     if (m->gathering_count != 0) {
@@ -616,6 +618,10 @@ void master_boot(struct sim_master *m)
         sim_fail(s, "the master does not start again: %s", why.text);
     }
     ns_set_events(m->ns, &ev);
+    if (ns_applied(m->ns) < m->trimmed) {
+        sim_fail(s, "the database goes back to entry %ju, the log behind %ju",
+                 (uintmax_t)ns_applied(m->ns), (uintmax_t)m->trimmed);
+    }
     if (m->log_len > m->durable && sim_chance(s, 0.5)) { /* did the last write reach the disk? */
         free(m->log[--m->log_len].p);
     }
@@ -741,58 +747,4 @@ bool master_converged(struct sim_master *m, char *ret_why, size_t cap)
         }
     }
     return w.ok;
-}
-
-static bool check_quota(void *arg, const struct quota_info *q, uint64_t bytes, uint64_t inodes,
-                        bool same)
-{
-    struct sim_master *m = arg;
-
-    if (!same) {
-        sim_fail(&m->cl->sim, "quota %ju: %ju bytes and %ju inodes, counted %ju and %ju",
-                 (uintmax_t)q->ino, (uintmax_t)q->used_bytes, (uintmax_t)q->used_inodes,
-                 (uintmax_t)bytes, (uintmax_t)inodes);
-    }
-    return true;
-}
-
-static void wrong_count(void *arg, const struct live_count *c)
-{
-    struct sim_master *m = arg;
-
-    sim_fail(&m->cl->sim, "block %ju: %ju bytes with %u copies counted, %ju used",
-             (uintmax_t)c->block, (uintmax_t)c->was, c->repl, (uintmax_t)c->used);
-}
-
-void master_check_counts(struct sim_master *m)
-{
-    struct ns_audit a;
-    int err = ns_quota_recount(m->reader, check_quota, m);
-
-    err = err != 0 ? err : ns_audit(m->reader, NULL, &a, wrong_count, m);
-    if (err != 0 || a.dangling != 0) {
-        sim_fail(&m->cl->sim, "quotas and blocks cannot be counted: %s", err_text(err));
-    }
-}
-
-void master_check_log(struct sim_master *m)
-{
-    char *dir = x_printf("%s-again", m->dir);
-    struct why why = { "" };
-    struct ns *again;
-
-    if (ns_open(dir, MAP_BYTES, &again, &why) != 0) {
-        sim_fail(&m->cl->sim, "%s", why.text);
-    }
-    for (uint64_t i = 1; i <= ns_applied(m->ns); i++) {
-        if (ns_apply(again, i, slice_of(m->log[i - 1].p, m->log[i - 1].len), NULL, NULL, &why) !=
-            0) {
-            sim_fail(&m->cl->sim, "apply %ju again: %s", (uintmax_t)i, why.text);
-        }
-    }
-    if (ns_hash(again) != ns_hash(m->ns)) {
-        sim_fail(&m->cl->sim, "the log applied again gives another database");
-    }
-    ns_close(again);
-    free(dir);
 }

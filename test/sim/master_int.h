@@ -43,6 +43,8 @@ struct sim_master {
     struct entry log[MAX_ENTRIES];
     uint64_t log_len;
     uint64_t durable;
+    uint64_t begun;   /* entry that the checkpoint being made holds */
+    uint64_t trimmed; /* a real log would begin behind this one */
     struct cmd *gathering[MAX_CMDS], *flying[MAX_CMDS];
     size_t gathering_count, flying_count;
     int64_t wall_ns;
