@@ -293,9 +293,11 @@ int ns_apply(struct ns *ns, uint64_t index, struct slice batch, ns_reply_fn *fn,
     }
     if (err != 0) {
         ns->state = before;
-        return why_set(why, err, "metadata database: entry %ju: %s%s", (uintmax_t)index,
-                       err_text(err),
-                       err == DFS_ENOSPC ? " (its disk is full, or metadata.max is reached)" : "");
+        return why_set(
+            why, err, "metadata database: entry %ju: %s%s", (uintmax_t)index, err_text(err),
+            err == DFS_ENOSPC ? " (its disk is full, or metadata.max is reached)"
+            : err == DFS_EIO  ? " (or its disk is full)" /* LMDB's word for half a write */
+                              : "");
     }
     atomic_store(&ns->applied, index);
     for (uint32_t i = 0; fn != NULL && i < head.count; i++) {

@@ -142,7 +142,7 @@ struct keeper {
     struct leaving_count counting;
     uint64_t orphan_after;
     uint64_t next_reap_ms;
-    bool reaping; /* there are more than one call looks at */
+    bool reaping;             /* there are more than one call looks at */
     uint64_t *due;            /* deleted blocks */
     uint64_t orphans_from_ms; /* clients have told by now what they have open */
 };

@@ -4,8 +4,8 @@
  * master, of block servers (by kill or by power cut) and of clients, cut links, paused servers, lost
  * volumes, servers that are decommissioned, taken back or in maintenance; then the faults stop, and
  * within 90 s every operation has ended, every block has its copies, no more and no less, servers
- * that are to be emptied are; this stays so, everything reads back as written, counts are right, and a second database
- * made from the same log is the same.
+ * that are to be emptied are; this stays so, everything reads back as written, counts are right, and
+ * a second database made from the same log is the same.
  */
 #include <unistd.h>
 
