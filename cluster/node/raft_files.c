@@ -12,6 +12,12 @@
 #define SEGMENT_MAX (64 * MIB)
 #define BATCH_MAX   (SEGMENT_MAX / 32) /* entries that libraft accepts in one */
 
+#define SNAPSHOT_MAX    (1 * MIB) /* with the voters' addresses */
+#define SNAPSHOT_FORMAT 1
+#define SNAPSHOT_META_HEAD \
+    32 /* u64 format, checksum, index of the voters' entry, bytes that follow */
+#define FRAME_MAGIC 0x184d2204u
+
 #define METADATA_BYTES 32 /* format, version, term, vote: u64 each */
 
 /* CRC-32 with polynomial 0x04c11db7, most significant bit first, neither inverted nor reflected. */
@@ -134,6 +140,50 @@ static bool metadata_whole(const char *dir, const char *name)
     return whole;
 }
 
+/* The frame that libraft puts around a snapshot: u32 magic, flags, u8, u64 bytes if flag 8, u8; pieces,
+ * each behind its u32 length; u32 0; u32 checksum if flag 4. It reads a cut one for ever. */
+static bool frame_whole(struct slice s)
+{
+    size_t at, n;
+
+    if (s.len < 7) {
+        return false;
+    }
+    at = (s.p[4] & 8) != 0 ? 15 : 7;
+    do {
+        if (at + 4 > s.len) {
+            return false;
+        }
+        n = (size_t)get_le(s.p + at, 4) & 0x7fffffff;
+        at += 4 + n;
+    } while (n != 0);
+    return at + ((s.p[4] & 4) != 0 ? 4 : 0) == s.len;
+}
+
+/* An empty one is passed over by libraft. */
+static int check_snapshot(const char *dir, const char *name, bool meta, struct why *why)
+{
+    char *path = x_printf("%s/%s", dir, name);
+    char *text = NULL;
+    size_t len = 0;
+    int err = io_read_file(path, SNAPSHOT_MAX, &text, &len, why);
+    struct slice s = slice_of(text, len);
+    bool whole = err == DFS_OK;
+
+    if (whole && meta) {
+        whole = len >= SNAPSHOT_META_HEAD && get_le(s.p, 8) == SNAPSHOT_FORMAT &&
+                len == SNAPSHOT_META_HEAD + get_le(s.p + 24, 8);
+    } else if (whole && len != 0) {
+        whole = len < 4 || get_le(s.p, 4) != FRAME_MAGIC || frame_whole(s);
+    }
+    if (!whole && (err == DFS_OK || err == DFS_ETOOBIG)) {
+        err = why_set(why, DFS_EDAMAGED, "%s: the log's snapshot is damaged", path);
+    }
+    free(text);
+    free(path);
+    return err;
+}
+
 static int look_at(const char *dir, const char *name, unsigned int in_flight, struct found *f,
                    struct why *why)
 {
@@ -145,8 +195,9 @@ static int look_at(const char *dir, const char *name, unsigned int in_flight, st
     } else if (strncmp(name, "open-", 5) == 0) {
         return check_open_segment(dir, name, in_flight, f, why);
     } else if (sscanf(name, "snapshot-%llu-%llu-%llu%n", &a, &b, &c, &end) == 3 &&
-               name[end] == '\0') {
-        f->snapshot = MAX(f->snapshot, b);
+               (name[end] == '\0' || strcmp(name + end, ".meta") == 0)) {
+        f->snapshot = name[end] == '\0' ? MAX(f->snapshot, b) : f->snapshot;
+        return check_snapshot(dir, name, name[end] != '\0', why);
     } else if (sscanf(name, "%llu-%llu%n", &a, &b, &end) == 2 && name[end] == '\0') {
         f->closed = MAX(f->closed, b);
     }

@@ -11,7 +11,8 @@
 #include "cluster/base/base.h"
 
 /* Refuses a directory without raft's metadata, open segments in which more entries follow a damaged
- * one than can have been under way at a crash, and a log that ends before an entry that was applied.
+ * one than can have been under way at a crash, cut snapshots, and a log that ends before an entry
+ * that was applied.
  * in_flight: entries that are written at a time, at most. Errors: DFS_EDAMAGED, DFS_EIO; why names
  * the file. */
 int raft_files_check(const char *dir, unsigned int in_flight, struct why *why);

@@ -437,6 +437,24 @@ static void test_lost(void)
     stop();
 }
 
+/* libraft would not come back from reading one. */
+static void test_cut_snapshot(void)
+{
+    struct why why = { "" };
+
+    f = (struct fsm){ 0 };
+    CHECK_INT(start("s", &why), DFS_OK);
+    while (f.checkpoints < 1) {
+        submit_wait(1, 0);
+    }
+    copy_and("s", "crashed", "true");
+    stop();
+    refused("for s in snapshot-*[0-9]; do truncate -s 21 $s; done");
+    refused("for s in snapshot-*[0-9]; do truncate -s -1 $s; done");
+    refused("for s in snapshot-*.meta; do truncate -s 40 $s; done");
+    refused("for s in snapshot-*.meta; do printf x | dd of=$s conv=notrunc status=none; done");
+}
+
 #ifdef DFS_FAULTS
 static void test_write_failure(void)
 {
@@ -473,6 +491,7 @@ int main(void)
     tap_run("a damaged log is refused", test_damage);
     tap_run("rot in the open segment is told from a torn write", test_scan);
     tap_run("a log that has lost its end is refused", test_lost);
+    tap_run("a cut snapshot is refused", test_cut_snapshot);
 #ifdef DFS_FAULTS
     tap_run("a write that fails ends the node", test_write_failure);
 #endif
