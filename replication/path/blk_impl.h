@@ -37,6 +37,7 @@ struct blk_server {
     struct list conns; /* guarded by: mu */
     uint64_t count;    /* guarded by: mu */
     bool stopping;     /* guarded by: mu */
+    _Atomic uint64_t told_ms;  /* of a refused connection, in the log */
     _Atomic uint64_t writers, readers, turned_away, refused, written_bytes, read_bytes;
 };
 

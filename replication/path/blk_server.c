@@ -13,6 +13,7 @@
 #define STACK_BYTES (256 * KIB)
 #define POOL_KEEP   64u
 #define LINGER_MS   2000u
+#define TELL_MS     1000u /* between two lines about refused connections */
 
 int blk_reply(struct blk_conn *c, const struct frame *req, int status, const struct iovec *data,
               int data_count)
@@ -169,6 +170,20 @@ static bool is_garbage(int err)
            err == DFS_EVERSION || err == DFS_EWRONGCLUSTER || err == DFS_EINVAL;
 }
 
+/* Counts what is no peer of this cluster; a flood of it does not fill the log. */
+static void refused(struct blk_server *s, const char *event, const char *peer, int err)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t told = atomic_load(&s->told_ms);
+
+    atomic_fetch_add(&s->refused, 1);
+    if ((told == 0 || now - told >= TELL_MS) &&
+        atomic_compare_exchange_strong(&s->told_ms, &told, now)) {
+        log_event(LOG_WARN, event, "peer=\"%s\" err=\"%s\" refused=%" PRIu64, peer, err_text(err),
+                  atomic_load(&s->refused));
+    }
+}
+
 static void *conn_run(void *arg)
 {
     struct blk_conn *c = arg;
@@ -178,9 +193,7 @@ static void *conn_run(void *arg)
                                 s->node, clock_mono_ms() + BLK_FRAME_MS, &why);
 
     if (is_garbage(err)) {
-        atomic_fetch_add(&s->refused, 1);
-        log_event(LOG_WARN, "block.refused", "peer=\"%s\" err=\"%s\"", conn_peer(c->up),
-                  err_text(err));
+        refused(s, "block.refused", conn_peer(c->up), err);
         conn_end(c);
         return NULL;
     }
@@ -188,8 +201,7 @@ static void *conn_run(void *arg)
         err = step(c);
     }
     if (err == DFS_EMALFORMED || (conn_broken(c->up) && is_garbage(err))) {
-        atomic_fetch_add(&s->refused, 1);
-        log_event(LOG_WARN, "block.garbage", "peer=\"%s\"", conn_peer(c->up));
+        refused(s, "block.garbage", conn_peer(c->up), err);
     } else if (!conn_broken(c->up)) {
         linger(c);
     }
