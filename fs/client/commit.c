@@ -285,10 +285,20 @@ int commit_append(struct node *n, uint64_t deadline_ms)
     return commit_one(n, true, deadline_ms);
 }
 
+static int by_inode(const void *a, const void *b)
+{
+    uint64_t x = (*(struct node *const *)a)->ino;
+    uint64_t y = (*(struct node *const *)b)->ino;
+
+    return (x > y) - (x < y);
+}
+
 int commit_nodes(struct node **nodes, size_t count, uint64_t deadline_ms)
 {
     int first = DFS_OK;
 
+    /* Two threads that claim several nodes claim them in the same order. */
+    qsort(nodes, count, sizeof(nodes[0]), by_inode);
     for (size_t i = 0; i < count;) {
         struct part parts[COMMIT_FILES];
         size_t n = 0;
@@ -303,6 +313,9 @@ int commit_nodes(struct node **nodes, size_t count, uint64_t deadline_ms)
         }
         if (n > 0) {
             err = commit_some(parts, n, deadline_ms);
+        }
+        for (size_t k = 0; k < n && err == 0; k++) { /* or it would only grow */
+            err = parts[k].more ? commit_node(parts[k].node, deadline_ms) : DFS_OK;
         }
         first = first != 0 ? first : err;
     }

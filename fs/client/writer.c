@@ -260,7 +260,11 @@ static int run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
     if (w == NULL) {
         return DFS_OK;
     }
-    w->used_ms = clock_mono_ms();
+    pthread_mutex_lock(&n->mu);
+    if (w->cur != NULL || w->core.count > 0) { /* closing a descriptor is no use of the stream */
+        w->used_ms = clock_mono_ms();
+    }
+    pthread_mutex_unlock(&n->mu);
     do {
         bool all;
 

@@ -396,6 +396,33 @@ static void no_server_at_all(void)
     CHECK_INT(conf_set(cr.conf, "client.timeout=5s", &why), 0);
 }
 
+/* In more pieces than one command has room for: all the same within a commit interval. */
+static void many_pieces(void)
+{
+    struct why why;
+    int set = conf_set(cr.conf, "client.commit_interval=1s", &why);
+    struct client *c = cr_client();
+    struct client *other = cr_client();
+    struct file *f = create(c, "pieces");
+    const uint64_t pieces = 5 * LIMIT_COMMIT_EXTENTS;
+    uint64_t until;
+    struct attr a = { 0 };
+
+    CHECK_INT(set, 0);
+    for (uint64_t i = 0; i < pieces; i++) {
+        CHECK_INT(file_write(f, &root, big + i, 100, i * 200), 0);
+    }
+    until = clock_mono_ms() + 3500; /* sent after one interval, committed after another at most */
+    while (a.size < pieces * 200 - 100 && clock_mono_ms() < until) {
+        CHECK_INT(client_getattr(other, &root, file_ino(f), &a), 0);
+    }
+    CHECK_INT(a.size, pieces * 200 - 100);
+    file_close(f);
+    client_close(c);
+    client_close(other);
+    CHECK_INT(conf_set(cr.conf, "client.commit_interval=100ms", &why), 0);
+}
+
 /* Nobody waits for what the committing thread sends: it goes on for as long as it takes. */
 static void servers_away_for_long(void)
 {
@@ -682,6 +709,7 @@ int main(void)
     tap_run("a server that dies in a write costs nothing", server_dies_in_a_write);
     tap_run("a server that dies in a read costs nothing", server_dies_in_a_read);
     tap_run("without servers a write fails in time, and is told once", no_server_at_all);
+    tap_run("a file in many pieces is committed as soon as others", many_pieces);
     tap_run("what nobody waits for is sent when servers are back", servers_away_for_long);
     tap_run("who opens a file hears of errors that nobody was told", errors_are_told);
     tap_run("an append that fails leaves what others wrote", failed_append);
