@@ -1,5 +1,8 @@
 /* What the kernel is told in answer to its greeting that libfuse 3.14 knows nothing of.
  *
+ * FUSE_PARALLEL_DIROPS: several look-ups and listings of one directory at a time. libfuse knows it and
+ * forgets to say so; without it one that waits for a master holds up all others, listing the root too.
+ *
  * FUSE_DIRECT_IO_ALLOW_MMAP: files that are opened to append are written past the kernel's pages; it
  * lets programs map them all the same, and keeps both together. Kernels before 6.6 refuse.
  */
@@ -10,7 +13,7 @@
 #include "fs/mount/internal.h"
 
 #define DIRECT_IO_ALLOW_MMAP (UINT64_C(1) << 36)
-#define WANTED               DIRECT_IO_ALLOW_MMAP
+#define WANTED               (DIRECT_IO_ALLOW_MMAP | FUSE_PARALLEL_DIROPS)
 
 static uint64_t offered(const void *greeting, size_t len)
 {
@@ -24,12 +27,15 @@ static uint64_t offered(const void *greeting, size_t len)
     return (in.flags & FUSE_INIT_EXT) != 0 ? (uint64_t)in.flags2 << 32 | in.flags : in.flags;
 }
 
-static ssize_t answer(int fd, struct iovec *iov, int count, void *userdata)
+ssize_t init_ext_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
     struct mount *m = userdata;
     uint64_t flags = m->init_flags;
 
-    if (flags != 0 && count == 2 && iov[1].iov_len >= sizeof(struct fuse_init_out)) {
+    if (flags == 0) {
+        return writev(fd, iov, count);
+    }
+    if (count == 2 && iov[1].iov_len >= sizeof(struct fuse_init_out)) {
         struct fuse_init_out *out = iov[1].iov_base;
 
         out->flags |= FUSE_INIT_EXT | (uint32_t)flags;
@@ -39,18 +45,7 @@ static ssize_t answer(int fd, struct iovec *iov, int count, void *userdata)
     return writev(fd, iov, count);
 }
 
-static ssize_t receive(int fd, void *buf, size_t len, void *userdata UNUSED)
+void init_ext_start(struct mount *m, const void *greeting, size_t len)
 {
-    return read(fd, buf, len);
-}
-
-int init_ext_start(struct mount *m, const void *greeting, size_t len)
-{
-    const struct fuse_custom_io io = { .writev = answer, .read = receive };
-
     m->init_flags = offered(greeting, len) & WANTED;
-    if (m->init_flags == 0) {
-        return 0;
-    }
-    return fuse_session_custom_io(m->se, &io, fuse_session_fd(m->se)) == 0 ? 0 : DFS_ENOMEM;
 }

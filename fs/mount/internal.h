@@ -175,7 +175,9 @@ bool xattr_memo_none(struct mount *m, uint64_t ino, uint8_t flags);
 /* ---- init_ext.c ---- */
 
 /* Before the kernel's greeting is answered by libfuse: what is to be added to that. */
-int init_ext_start(struct mount *m, const void *greeting, size_t len);
+void init_ext_start(struct mount *m, const void *greeting, size_t len);
+/* For libfuse to write with; userdata: the mount. */
+ssize_t init_ext_writev(int fd, struct iovec *iov, int count, void *userdata);
 
 /* ---- keeper.c ---- */
 
@@ -243,6 +245,8 @@ void *dirh_adopt(uint64_t ino);
 
 /* Before any thread starts. */
 void upgrade_set_up(void);
+/* Once it is mounted, before anything is read from it. */
+int upgrade_io(struct fuse_session *se);
 /* Around the loop: from now on this thread, and those it starts, may be woken. */
 void upgrade_listen(bool on);
 /* Another version of the program was asked for. On the signal thread. */

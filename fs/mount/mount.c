@@ -139,6 +139,9 @@ static int session_new(struct mount *m, struct why *why)
                       fuse_said.len > 0 ? fuse_said.line : strerror(errno));
         fuse_session_destroy(m->se);
         m->se = NULL;
+    } else {
+        err = upgrade_io(m->se);
+        why_set(why, err, "libfuse: %s", fuse_said.line);
     }
     fuse_opt_free_args(&args);
     free(at);

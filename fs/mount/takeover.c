@@ -28,7 +28,6 @@ int takeover_greet(struct mount *m, struct why *why)
 {
     struct greeting *kept = handles_spare(m->handles);
     struct fuse_buf buf = { .mem = NULL };
-    int err;
     int n;
 
     if (m->guard.resumed) {
@@ -49,14 +48,9 @@ int takeover_greet(struct mount *m, struct why *why)
     kept->len = (uint32_t)n;
     memcpy(kept->bytes, buf.mem, (size_t)n);
     buf.size = (size_t)n;
-    err = init_ext_start(m, buf.mem, buf.size);
-    if (err == 0) {
-        fuse_session_process_buf(m->se, &buf);
-    }
+    init_ext_start(m, buf.mem, buf.size);
+    fuse_session_process_buf(m->se, &buf);
     free(buf.mem);
-    if (err != 0) {
-        return why_set(why, err, "the kernel's greeting on %s: %s", m->o->dir, err_text(err));
-    }
     return guard_hand(&m->guard, fuse_session_fd(m->se), handles_fd(m->handles));
 }
 

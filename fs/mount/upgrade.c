@@ -3,8 +3,7 @@
  *   SIGUSR2    the program file is run as a new guard (guard.h); nothing has happened yet if it fails
  *   flush      while the workers serve, so that little is left for
  *   quiet      the workers carry their requests to the end and take no more; the kernel keeps those that
- *              come. libfuse would break them off in the middle of taking one: its main thread is held
- *              back until all have gone by themselves
+ *              come
  *   flush      again; programs that wait for a lock see ENOLCK (the kernel would make of EINTR what it
  *              makes of a signal, and there is none)
  *   leave      session, locks and open files go into the shared memory, this process ends, the guard's new
@@ -30,26 +29,44 @@
 #define LOCKS_MS   5000 /* for the masters to hear of locks that nobody waits for any more */
 #define STATUS_MAX 4096
 
+/* Workers on their way home, which hold no request. */
 static struct {
-    pthread_t thread;
-    atomic_bool wanted;
-    atomic_bool is;
-} hold; /* of the main thread */
+    atomic_bool wanted; /* no more requests are to be taken */
+    atomic_uint count;
+    atomic_bool over;
+} home;
 
-/* Only interrupts what a worker or the main thread waits for. */
-static void on_wake(int sig UNUSED)
+/* libfuse forgets a request that it has read when its session was told to end meanwhile. So workers are
+ * caught here, before that is told. */
+static ssize_t on_read(int fd, void *p, size_t size, void *userdata UNUSED)
 {
     const struct timespec turn = { .tv_nsec = NS_PER_MS };
-    int no = errno;
+    ssize_t n;
 
-    if (atomic_load(&hold.wanted) && pthread_equal(pthread_self(), hold.thread)) {
-        atomic_store(&hold.is, true);
-        while (atomic_load(&hold.wanted)) {
-            (void)nanosleep(&turn, NULL);
+    do {
+        if (atomic_load(&home.wanted)) {
+            atomic_fetch_add(&home.count, 1);
+            while (!atomic_load(&home.over)) {
+                (void)nanosleep(&turn, NULL);
+            }
+            errno = EINTR;
+            return -1;
         }
-        atomic_store(&hold.is, false);
-    }
-    errno = no;
+        n = read(fd, p, size);
+    } while (n < 0 && errno == EINTR && atomic_load(&home.wanted));
+    return n;
+}
+
+static void on_wake(int sig UNUSED)
+{
+    /* only interrupts what a worker or the main thread waits for */
+}
+
+int upgrade_io(struct fuse_session *se)
+{
+    const struct fuse_custom_io io = { .writev = init_ext_writev, .read = on_read };
+
+    return fuse_session_custom_io(se, &io, fuse_session_fd(se)) == 0 ? 0 : DFS_EINVAL;
 }
 
 void upgrade_set_up(void)
@@ -57,7 +74,6 @@ void upgrade_set_up(void)
     struct sigaction wake = { .sa_handler = on_wake };
     sigset_t set;
 
-    hold.thread = pthread_self();
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGUSR1);
     ASSERT(sigaction(SIGUSR1, &wake, NULL) == 0 && pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
@@ -117,17 +133,23 @@ static size_t wake_workers(void)
 
 static void quiet(struct mount *m)
 {
-    atomic_store(&hold.wanted, true);
-    while (!atomic_load(&hold.is) && !atomic_load(&m->loop_done)) {
-        (void)pthread_kill(hold.thread, SIGUSR1);
-        usleep(TURN_US);
-    }
-    fuse_session_exit(m->se);
-    while (wake_workers() > 0) {
+    atomic_store(&home.count, 0);
+    atomic_store(&home.over, false);
+    atomic_store(&home.wanted, true);
+    while (wake_workers() != atomic_load(&home.count) && !atomic_load(&m->loop_done)) {
         usleep(TURN_US);
     }
     atomic_store(&m->leaving, true);
-    atomic_store(&hold.wanted, false);
+    fuse_session_exit(m->se);
+    atomic_store(&home.over, true);
+}
+
+/* The workers are to take requests again. */
+static void serve_on(struct mount *m)
+{
+    atomic_store(&home.wanted, false);
+    atomic_store(&m->leaving, false);
+    fuse_session_reset(m->se);
 }
 
 void upgrade_begin(struct mount *m)
@@ -198,8 +220,7 @@ bool upgrade_leave(struct mount *m)
     if (err != 0) {
         log_event(LOG_ERROR, "mount.upgrade_failed", "dir=\"%s\" err=\"%s\"", m->o->dir,
                   err_text(err));
-        atomic_store(&m->leaving, false);
-        fuse_session_reset(m->se);
+        serve_on(m);
         return false;
     }
     mount_stop_threads(m);
