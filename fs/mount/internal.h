@@ -19,7 +19,8 @@
 #include "fs/mount/mount.h"
 
 #define WRITE_BYTES      ((unsigned)MIB) /* largest read and write request of the kernel */
-#define ROOT_WAIT_MS     1000            /* statfs and the root wait for a master this long */
+#define ROOT_WAIT_MS     900             /* statfs and the root wait for a master this long */
+#define ROOT_BUSY_MS     400             /* not at all when somebody has waited so long already */
 #define KEEPER_SPACES    64              /* inodes whose statfs is remembered */
 #define XATTR_MEMO_SLOTS 8192
 #define TOUCHED_SLOTS    4096
@@ -33,6 +34,23 @@ struct xattr_memo {
         uint64_t until_ms;
         uint8_t flags;         /* of the inode: enum attr_flag */
     } slots[XATTR_MEMO_SLOTS]; /* guarded by: mu; by the inode's low bits */
+};
+
+/* Entries of a directory as the master gave them in one answer. Zeroed: an empty page. */
+struct dir_page {
+    struct dir_page_entry {
+        uint64_t off; /* continue behind this entry */
+        size_t name;  /* where it starts in names, ended by a zero byte */
+        uint32_t mode;
+        bool has_attr;
+        struct attr attr; /* only ino without has_attr */
+    } * entries;
+    size_t count, cap;
+    char *names;
+    size_t names_len, names_cap;
+    uint64_t cookie; /* where the next page starts */
+    bool eof;        /* no page behind this one */
+    uint64_t touch;  /* touch_now() before it was asked for */
 };
 
 /* A question to the masters and the answer that came last. */
@@ -62,6 +80,10 @@ struct keeper {
     uint64_t busy_since_ms; /* 0: no call is under way */
     struct keeper_ask ask_root;
     struct attr root; /* last known */
+    struct keeper_ask ask_list;
+    struct dir_page list; /* the root's first page, last known */
+    bool list_known;
+    bool list_fresh; /* the last question was answered */
     uint64_t requests;
     struct keeper_space space[KEEPER_SPACES]; /* the first one is the root's */
 };
@@ -186,6 +208,8 @@ int keeper_start(struct mount *m, const struct attr *root);
 void keeper_stop(struct mount *m);
 /* Fresh, or the last known after ROOT_WAIT_MS or when no master answers. */
 int keeper_get_root(struct mount *m, struct attr *ret);
+/* The first page of the root's entries in place of *ret. *ret_late: it is what was known last. */
+int keeper_get_list(struct mount *m, struct dir_page *ret, bool *ret_late);
 /* The root's when nothing is known of the inode. */
 int keeper_get_statfs(struct mount *m, uint64_t ino, struct statfs_rep *ret);
 
@@ -219,6 +243,13 @@ void ops_add_file(struct fuse_lowlevel_ops *ops);
 void ops_add_lock(struct fuse_lowlevel_ops *ops);
 void ops_add_name(struct fuse_lowlevel_ops *ops);
 void ops_add_xattr(struct fuse_lowlevel_ops *ops);
+
+/* ---- ops_dir.c ---- */
+
+/* The page at page->cookie in place of what is in it. */
+int dir_page_read(struct mount *m, uint64_t ino, bool plus, struct dir_page *page);
+void dir_page_copy(struct dir_page *to, const struct dir_page *from);
+void dir_page_fini(struct dir_page *page);
 
 /* ---- takeover.c ---- */
 

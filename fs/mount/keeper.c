@@ -26,6 +26,30 @@ static void call_root(struct mount *m)
     }
 }
 
+/* The same. */
+static void call_list(struct mount *m)
+{
+    struct keeper *k = &m->keeper;
+    struct dir_page page = { 0 };
+    struct dir_page old;
+    int err;
+
+    (void)pthread_mutex_unlock(&k->mu);
+    err = dir_page_read(m, m->root, true, &page);
+    (void)pthread_mutex_lock(&k->mu);
+    if (answered(err)) {
+        k->ask_list.err = err;
+    }
+    old = page;
+    k->list_fresh = err == 0;
+    if (err == 0) {
+        old = k->list;
+        k->list = page;
+        k->list_known = true;
+    }
+    dir_page_fini(&old);
+}
+
 /* The same. The slot stays this inode's: it is asked about. */
 static void call_space(struct mount *m, struct keeper_space *s)
 {
@@ -46,7 +70,7 @@ static void call_space(struct mount *m, struct keeper_space *s)
     }
 }
 
-/* Answers one question if it is asked; s NULL: the root's attributes. False: it is not. */
+/* Answers one question if it is asked; s: which statfs it is about, if it is one. False: it is not. */
 static bool serve(struct mount *m, struct keeper_ask *ask, struct keeper_space *s)
 {
     struct keeper *k = &m->keeper;
@@ -58,6 +82,8 @@ static bool serve(struct mount *m, struct keeper_ask *ask, struct keeper_space *
     k->busy_since_ms = clock_mono_ms();
     if (s != NULL) {
         call_space(m, s);
+    } else if (ask == &k->ask_list) {
+        call_list(m);
     } else {
         call_root(m);
     }
@@ -75,6 +101,8 @@ static void *keeper_main(void *arg)
     (void)pthread_mutex_lock(&k->mu);
     while (!k->stop) {
         bool busy = serve(m, &k->ask_root, NULL);
+
+        busy = serve(m, &k->ask_list, NULL) || busy;
 
         for (int i = 0; i < KEEPER_SPACES && !k->stop; i++) {
             busy = serve(m, &k->space[i].ask, &k->space[i]) || busy;
@@ -94,7 +122,8 @@ int keeper_start(struct mount *m, const struct attr *root)
 
     k->root = *root;
     k->space[0].ino = m->root;
-    k->space[0].ask.asked = 1; /* so that there is something to tell when no master is */
+    k->space[0].ask.asked = k->ask_list.asked =
+        1; /* so that there is something to tell when no master is */
     ASSERT(pthread_mutex_init(&k->mu, NULL) == 0 && pthread_condattr_init(&attr) == 0 &&
            pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0 &&
            pthread_cond_init(&k->cond, &attr) == 0);
@@ -111,24 +140,26 @@ void keeper_stop(struct mount *m)
     (void)pthread_cond_broadcast(&k->cond);
     (void)pthread_mutex_unlock(&k->mu);
     (void)pthread_join(k->thread, NULL);
+    dir_page_fini(&k->list);
     (void)pthread_cond_destroy(&k->cond);
     (void)pthread_mutex_destroy(&k->mu);
 }
 
-/* Waits for an answer to a question asked now; mu is held. */
-static void ask_locked(struct keeper *k, struct keeper_ask *ask)
+/* Waits for an answer to a question asked now; mu is held. False: there was none. */
+static bool ask_locked(struct keeper *k, struct keeper_ask *ask)
 {
     uint64_t now = clock_mono_ms(), deadline = now + ROOT_WAIT_MS;
     uint64_t mine = ++ask->asked;
     struct timespec until;
 
     (void)pthread_cond_broadcast(&k->cond);
-    if (k->busy_since_ms != 0 && now - k->busy_since_ms > ROOT_WAIT_MS) {
-        return; /* somebody waited in vain already */
+    if (k->busy_since_ms != 0 && now - k->busy_since_ms >= ROOT_BUSY_MS) {
+        return false; /* somebody waited in vain already */
     }
     until = (struct timespec){ (time_t)(deadline / 1000), (long)(deadline % 1000) * NS_PER_MS };
     while (ask->done < mine && pthread_cond_timedwait(&k->cond, &k->mu, &until) != ETIMEDOUT) {
     }
+    return ask->done >= mine;
 }
 
 int keeper_get_root(struct mount *m, struct attr *ret)
@@ -141,6 +172,21 @@ int keeper_get_root(struct mount *m, struct attr *ret)
     err = k->ask_root.err;
     if (err == 0) {
         *ret = k->root;
+    }
+    (void)pthread_mutex_unlock(&k->mu);
+    return err;
+}
+
+int keeper_get_list(struct mount *m, struct dir_page *ret, bool *ret_late)
+{
+    struct keeper *k = &m->keeper;
+    int err;
+
+    (void)pthread_mutex_lock(&k->mu);
+    *ret_late = !ask_locked(k, &k->ask_list) || !k->list_fresh;
+    err = k->ask_list.err != 0 || k->list_known ? k->ask_list.err : DFS_ETIMEOUT;
+    if (err == 0) {
+        dir_page_copy(ret, &k->list);
     }
     (void)pthread_mutex_unlock(&k->mu);
     return err;

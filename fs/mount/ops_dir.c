@@ -13,27 +13,14 @@
 #define DIR_TAG      0x64697268u
 #define FIRST_COOKIE 3 /* smaller ones are told as this: they are not seen in practice */
 
-struct dirh_entry {
-    uint64_t off; /* continue behind this entry */
-    size_t name;  /* where it starts in names, ended by a zero byte */
-    uint32_t mode;
-    bool has_attr;
-    struct attr attr; /* only ino without has_attr */
-};
-
 struct dirh {
     uint32_t tag;
     pthread_mutex_t mu; /* guards the rest: the kernel may send several reads of one handle */
     uint64_t ino;
-    uint64_t at;     /* offset that the kernel will go on with */
-    uint64_t cookie; /* where the next page starts */
-    bool eof;        /* no page behind this one */
-    int err;         /* the next page could not be had: told once what is here is read */
-    uint64_t touch;  /* touch_now() before the page was asked for */
-    struct dirh_entry *entries;
-    size_t pos, count, cap;
-    char *names;
-    size_t names_len, names_cap;
+    uint64_t at; /* offset that the kernel will go on with */
+    int err;     /* the next page could not be had: told once what is here is read */
+    struct dir_page page;
+    size_t pos; /* of its entries: the next one */
 };
 
 static struct dirh *dirh_of(struct fuse_file_info *fi)
@@ -47,8 +34,7 @@ static struct dirh *dirh_of(struct fuse_file_info *fi)
 static void dirh_free(struct dirh *h)
 {
     (void)pthread_mutex_destroy(&h->mu);
-    free(h->entries);
-    free(h->names);
+    dir_page_fini(&h->page);
     h->tag = 0;
     free(h);
 }
@@ -112,23 +98,25 @@ static void op_fsyncdir(fuse_req_t req, fuse_ino_t node UNUSED, int datasync UNU
     fuse_reply_err(req, 0);
 }
 
+/* ---- pages ---- */
+
 static bool take_entry(void *arg, const struct dir_entry *e, const struct attr *attr)
 {
-    struct dirh *h = arg;
-    struct dirh_entry *to;
+    struct dir_page *p = arg;
+    struct dir_page_entry *to;
 
-    if (h->count == h->cap) {
-        h->cap = MAX(64, h->cap * 2);
-        h->entries = x_realloc(h->entries, h->cap * sizeof(*h->entries));
+    if (p->count == p->cap) {
+        p->cap = MAX(64, p->cap * 2);
+        p->entries = x_realloc(p->entries, p->cap * sizeof(*p->entries));
     }
-    if (h->names_cap - h->names_len <= e->name.len) {
-        h->names_cap = MAX(h->names_cap * 2, h->names_len + e->name.len + 4096);
-        h->names = x_realloc(h->names, h->names_cap);
+    if (p->names_cap - p->names_len <= e->name.len) {
+        p->names_cap = MAX(p->names_cap * 2, p->names_len + e->name.len + 4096);
+        p->names = x_realloc(p->names, p->names_cap);
     }
-    to = &h->entries[h->count++];
-    *to = (struct dirh_entry){
+    to = &p->entries[p->count++];
+    *to = (struct dir_page_entry){
         .off = MAX(e->cookie, FIRST_COOKIE),
-        .name = h->names_len,
+        .name = p->names_len,
         .mode = e->mode,
         .has_attr = attr != NULL,
         .attr.ino = e->ino,
@@ -136,26 +124,66 @@ static bool take_entry(void *arg, const struct dir_entry *e, const struct attr *
     if (attr != NULL) {
         to->attr = *attr;
     }
-    memcpy(h->names + h->names_len, e->name.p, e->name.len);
-    h->names_len += e->name.len;
-    h->names[h->names_len++] = '\0';
+    memcpy(p->names + p->names_len, e->name.p, e->name.len);
+    p->names_len += e->name.len;
+    p->names[p->names_len++] = '\0';
     return true;
 }
+
+int dir_page_read(struct mount *m, uint64_t ino, bool plus, struct dir_page *page)
+{
+    page->count = page->names_len = 0;
+    page->touch = touch_now(m);
+    return client_readdir(m->client, &cred_root, ino, &page->cookie, plus, take_entry, page,
+                          &page->eof);
+}
+
+void dir_page_copy(struct dir_page *to, const struct dir_page *from)
+{
+    dir_page_fini(to);
+    *to = *from;
+    to->cap = from->count;
+    to->names_cap = from->names_len;
+    to->entries = x_alloc((from->count + 1) * sizeof(*to->entries));
+    to->names = x_alloc(from->names_len + 1);
+    if (from->count > 0) {
+        memcpy(to->entries, from->entries, from->count * sizeof(*to->entries));
+        memcpy(to->names, from->names, from->names_len);
+    }
+}
+
+void dir_page_fini(struct dir_page *page)
+{
+    free(page->entries);
+    free(page->names);
+    *page = (struct dir_page){ 0 };
+}
+
+/* ---- answers ---- */
 
 static void seek_locked(struct dirh *h, uint64_t off)
 {
     h->at = off;
-    h->cookie = off >= FIRST_COOKIE ? off : 0;
-    h->eof = false;
+    h->page.cookie = off >= FIRST_COOKIE ? off : 0;
+    h->page.eof = false;
     h->err = 0;
-    h->pos = h->count = 0;
+    h->pos = h->page.count = 0;
 }
 
 static int next_page_locked(struct mount *m, struct dirh *h, bool plus)
 {
-    h->pos = h->count = h->names_len = 0;
-    h->touch = touch_now(m);
-    return client_readdir(m->client, &cred_root, h->ino, &h->cookie, plus, take_entry, h, &h->eof);
+    bool late = false;
+    int err;
+
+    h->pos = 0;
+    if (h->ino != m->root || h->page.cookie != 0) {
+        return dir_page_read(m, h->ino, plus, &h->page);
+    }
+    err = keeper_get_list(m, &h->page, &late);
+    if (err == 0 && late && !h->page.eof) {
+        h->err = DFS_ETIMEOUT; /* of what is behind it nothing is known */
+    }
+    return err;
 }
 
 /* What the kernel is sent to, entry by entry. */
@@ -192,19 +220,19 @@ static bool put_dot(struct out *o, const char *name, uint64_t off, fuse_ino_t no
 /* The kernel takes attributes for news. Those of a page that lies here for a while may be older than
  * what this mount has done since: then the name alone is given. */
 static bool put_entry(struct mount *m, struct out *o, const struct dirh *h,
-                      const struct dirh_entry *d)
+                      const struct dir_page_entry *d)
 {
     struct fuse_entry_param e = { 0 };
 
-    if (d->has_attr && !touched_since(m, h->ino, h->touch) &&
-        !touched_since(m, d->attr.ino, h->touch) &&
+    if (d->has_attr && !touched_since(m, h->ino, h->page.touch) &&
+        !touched_since(m, d->attr.ino, h->page.touch) &&
         !(S_ISREG(d->mode) && client_content_old(m->client, d->attr.ino, NULL))) {
         attr_to_entry(m, &d->attr, &e);
     } else {
         e.attr.st_ino = to_node(m, d->attr.ino);
         e.attr.st_mode = d->mode;
     }
-    return put(o, h->names + d->name, &e, d->off);
+    return put(o, h->page.names + d->name, &e, d->off);
 }
 
 static int fill_locked(struct mount *m, struct dirh *h, fuse_ino_t node, struct out *o)
@@ -223,12 +251,12 @@ static int fill_locked(struct mount *m, struct dirh *h, fuse_ino_t node, struct 
         h->at = 2;
     }
     for (;;) {
-        if (h->pos < h->count) {
-            if (!put_entry(m, o, h, &h->entries[h->pos])) {
+        if (h->pos < h->page.count) {
+            if (!put_entry(m, o, h, &h->page.entries[h->pos])) {
                 return 0;
             }
-            h->at = h->entries[h->pos++].off;
-        } else if (h->eof) {
+            h->at = h->page.entries[h->pos++].off;
+        } else if (h->page.eof) {
             return 0;
         } else {
             int err = h->err != 0 ? h->err : next_page_locked(m, h, o->plus);

@@ -90,12 +90,26 @@ sleeps() { # PID PROGRAM: has become it, and waits
 }
 
 @test "never hang: df and the root answer when no server does" {
+    local names from i waiting=()
     df "$T/c.mnt" >/dev/null
     ls -d "$T/c.mnt" >/dev/null
+    names=$(ls "$T/c.mnt")
     stop servers
+    for i in $(seq 1 150); do # more than anything has threads for
+        timeout 20 cat "$T/c.mnt/unheard-of-$i" >/dev/null 2>&1 3>&- &
+        waiting+=($!)
+    done
+    from=$SECONDS
     timeout 10 df "$T/c.mnt"
     timeout 10 ls -ld "$T/c.mnt/."
+    [ "$(timeout 10 ls "$T/c.mnt")" = "$names" ]
+    timeout 10 ls -l "$T/c.mnt"
+    [ $((SECONDS - from)) -lt 5 ]
     wake
+    wait "${waiting[@]}" || true
+    echo x >"$T/c.mnt/one-more"
+    [ "$(ls "$T/c.mnt")" = "$(printf '%s\n' "$names" one-more | sort)" ]
+    rm "$T/c.mnt/one-more"
 }
 
 # ---- the mount's own process dies ----
