@@ -145,11 +145,6 @@ int metrics_http_start(const char *listen, const char *near, unsigned step, enum
     return 0;
 }
 
-const char *metrics_http_addr(const struct metrics_http *h)
-{
-    return h->addr;
-}
-
 void metrics_http_stop(struct metrics_http *h)
 {
     if (h != NULL) {

@@ -15,8 +15,6 @@ struct metrics_http;
 int metrics_http_start(const char *listen, const char *near, unsigned step, enum metric_role role,
                        metrics_collect_fn *collect, void *arg, struct metrics_http **ret,
                        struct why *why);
-/* Where it listens, as "host:port". */
-const char *metrics_http_addr(const struct metrics_http *h);
 /* NULL is fine. No call of collect runs afterwards. */
 void metrics_http_stop(struct metrics_http *h);
 

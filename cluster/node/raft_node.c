@@ -320,11 +320,6 @@ void raft_node_submit(struct raft_node *n, struct wire_out *entry, raft_node_don
     }
 }
 
-bool raft_node_leads(const struct raft_node *n)
-{
-    return n->guard.leading && !n->failed;
-}
-
 uint64_t raft_node_epoch(const struct raft_node *n)
 {
     return n->guard.index; /* its barrier's: a lead with an entry of its own at a higher index */

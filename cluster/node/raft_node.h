@@ -65,7 +65,6 @@ int raft_node_start(uv_loop_t *loop, const struct raft_node_conf *conf,
 typedef void raft_node_done(void *arg, int status);
 void raft_node_submit(struct raft_node *n, struct wire_out *entry, raft_node_done *done, void *arg);
 
-bool raft_node_leads(const struct raft_node *n);
 /* Of this lead: larger than of any earlier one, of any node. */
 uint64_t raft_node_epoch(const struct raft_node *n);
 

@@ -319,14 +319,12 @@ static void on_bad_copy(void *arg, uint64_t block, const char *addr, int err)
 
 static int verdict(const struct fsck *f)
 {
-    if (f->by_state[HEALTH_MISSING] + f->by_state[HEALTH_CORRUPT] > 0) {
-        return EXIT_LOST;
-    }
-    return f->by_state[HEALTH_UNDER] + f->by_state[HEALTH_MISPLACED] + f->unread + f->bad_copies +
-                       (f->repair ? 0 : f->counts.rep.wrong) >
-                   0
-               ? EXIT_UNDER
-               : CLI_DONE;
+    const struct audit_rep *a = &f->counts.rep;
+    uint64_t lost = f->by_state[HEALTH_MISSING] + f->by_state[HEALTH_CORRUPT];
+    uint64_t odd = f->by_state[HEALTH_UNDER] + f->by_state[HEALTH_MISPLACED] + f->unread +
+                   f->bad_copies + a->quotas_wrong + (f->repair ? 0 : a->wrong);
+
+    return lost > 0 ? EXIT_LOST : odd > 0 ? EXIT_UNDER : CLI_DONE;
 }
 
 static void json_counts(struct json *j, const struct audit_rep *a)
@@ -341,6 +339,8 @@ static void json_counts(struct json *j, const struct audit_rep *a)
     json_num(j, "unused", a->unused);
     json_num(j, "dangling_extents", a->dangling);
     json_num(j, "repaired", a->repaired);
+    json_num(j, "quotas", a->quotas);
+    json_num(j, "quotas_wrong", a->quotas_wrong);
     json_array(j, "found");
     for (uint32_t i = 0; i < a->found.count && live_count_get(&in, &c) == DFS_OK; i++) {
         json_object(j, NULL);
@@ -364,13 +364,17 @@ static void print_counts(const struct fsck *f)
         printf("block %ju: %ju bytes with %u copies counted, %ju used\n", (uintmax_t)c.block,
                (uintmax_t)c.was, c.repl, (uintmax_t)c.used);
     }
-    printf("%ju blocks, %ju extents: ", (uintmax_t)a->blocks, (uintmax_t)a->extents);
-    if (a->wrong + a->dangling == 0) {
+    printf("%ju blocks, %ju extents, %ju quotas: ", (uintmax_t)a->blocks, (uintmax_t)a->extents,
+           (uintmax_t)a->quotas);
+    if (a->wrong + a->dangling + a->quotas_wrong == 0) {
         printf("all counts are right\n");
         return;
     }
     printf("%ju blocks with wrong counts, %ju of them unused; %ju extents without a block",
            (uintmax_t)a->wrong, (uintmax_t)a->unused, (uintmax_t)a->dangling);
+    if (a->quotas_wrong > 0) {
+        printf("; %ju quotas with wrong sums", (uintmax_t)a->quotas_wrong);
+    }
     if (f->repair) {
         printf("; %ju counts set right\n", (uintmax_t)a->repaired);
     } else {

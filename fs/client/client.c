@@ -651,11 +651,6 @@ void client_content_renewed(struct client *c, uint64_t ino, uint64_t mark)
     }
 }
 
-uint32_t client_block_size(const struct client *c)
-{
-    return meta_block_size(c->meta);
-}
-
 void client_get_stats(const struct client *c, struct client_stats *ret)
 {
     struct meta_counts m;

@@ -51,7 +51,6 @@ int client_resume(const struct conf *conf, const char *name, struct slice from, 
 int client_sync(struct client *c);
 /* Reading leaves access times alone; without it they follow the rules of relatime. Before any reads. */
 void client_no_atime(struct client *c);
-uint32_t client_block_size(const struct client *c);
 
 /* ---- names ---- */
 

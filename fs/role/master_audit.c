@@ -58,6 +58,26 @@ static void take(void *arg, const struct live_count *c)
               (uintmax_t)c->block, c->repl, (uintmax_t)c->was, (uintmax_t)c->used);
 }
 
+struct quotas {
+    uint64_t all, wrong;
+};
+
+static bool take_quota(void *arg, const struct quota_info *q, uint64_t bytes, uint64_t inodes,
+                       bool same)
+{
+    struct quotas *s = arg;
+
+    s->all++;
+    s->wrong += !same;
+    if (!same) {
+        log_event(LOG_WARN, "audit.quota",
+                  "inode=%ju charged_bytes=%ju bytes=%ju charged_inodes=%ju inodes=%ju",
+                  (uintmax_t)q->ino, (uintmax_t)q->used_bytes, (uintmax_t)bytes,
+                  (uintmax_t)q->used_inodes, (uintmax_t)inodes);
+    }
+    return true;
+}
+
 static uint32_t put_found(const struct audit *a, size_t from, size_t max, struct wire_out *out)
 {
     size_t n = MIN(a->count - from, max);
@@ -101,10 +121,12 @@ static void *audit_main(void *arg)
 {
     struct audit *a = arg;
     struct ns_reader *reader = ns_reader_new(a->m->ns);
+    struct quotas quotas = { 0 };
     struct ns_audit sum;
     uint64_t repaired = 0;
     int err = ns_audit(reader, &a->stop, &sum, take, a);
 
+    err = err != DFS_OK ? err : ns_quota_recount(reader, take_quota, &quotas);
     ns_reader_free(reader);
     if (err == DFS_OK && a->repair) {
         err = repair(a, &repaired);
@@ -120,7 +142,9 @@ static void *audit_main(void *arg)
                                  .wrong = sum.wrong,
                                  .unused = sum.unused,
                                  .dangling = sum.dangling,
-                                 .repaired = repaired };
+                                 .repaired = repaired,
+                                 .quotas = quotas.all,
+                                 .quotas_wrong = quotas.wrong };
     pthread_mutex_unlock(&a->mu);
     return NULL;
 }

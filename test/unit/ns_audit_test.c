@@ -130,20 +130,6 @@ static void wrong_counts_are_set_right(void)
     rig_fini(&r);
 }
 
-static void reap(uint64_t ino)
-{
-    struct wire_out list;
-
-    wire_out_init(&list, 64);
-    ino_ref_put(&list, &(struct ino_ref){ ino });
-    CHECK_INT(
-        do_ns_reap(&r,
-                   &(struct ns_reap_req){ .inodes = wire_out_list(&list, 1), .max_extents = 100 },
-                   NULL),
-        0);
-    wire_out_fini(&list);
-}
-
 static void blocks_that_nothing_uses_are_deleted(void)
 {
     uint64_t ino, gone, bare, kept;
@@ -154,7 +140,7 @@ static void blocks_that_nothing_uses_are_deleted(void)
     gone = file_with_block("a", &ino);
     rec = rig_block(&r, gone);
     CHECK_INT(rig_unlink(&r, 1, "a", 0), 0);
-    reap(ino);
+    rig_reap(&r, ino);
     CHECK_INT(rig_block(&r, gone).state, BLOCK_DELETED);
     bare = file_with_block("b", &ino);
     kept = file_with_block("c", &ino);

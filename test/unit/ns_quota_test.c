@@ -80,20 +80,6 @@ static int cut(uint64_t ino, uint64_t size)
                       NULL);
 }
 
-static void reap(uint64_t ino)
-{
-    struct wire_out list;
-
-    wire_out_init(&list, 64);
-    ino_ref_put(&list, &(struct ino_ref){ ino });
-    CHECK_INT(
-        do_ns_reap(&r,
-                   &(struct ns_reap_req){ .inodes = wire_out_list(&list, 1), .max_extents = 100 },
-                   NULL),
-        0);
-    wire_out_fini(&list);
-}
-
 static void limits_hold(void)
 {
     struct attr d = rig_mkdir(&r, ROOT, "limits"), f, g;
@@ -151,14 +137,14 @@ static void what_has_no_name_is_charged_until_reaped(void)
     CHECK_INT(rig_unlink(&r, d.ino, "f", 0), 0);
     CHECK_INT(rig_unlink(&r, d.ino, "e", 1), 0);
     check_used(d.ino, 77, 3);
-    reap(e.ino);
+    rig_reap(&r, e.ino);
     CHECK_INT(rig_unlink(&r, ROOT, "orphans", 1), 0);
-    reap(d.ino); /* the directory is gone, the file is not */
+    rig_reap(&r, d.ino); /* the directory is gone, the file is not */
     CHECK_INT(quota(f.ino).ino, d.ino);
     CHECK_INT(quota(f.ino).state, QUOTA_CLEARING);
     CHECK_INT(quota(f.ino).used_inodes, 1);
     rig_quotas_add_up(&r);
-    reap(f.ino);
+    rig_reap(&r, f.ino);
     CHECK_INT(do_quota_clear(&r, &(struct quota_clear_req){ .ino = d.ino }, NULL), DFS_ESTALE);
     rig_quotas_add_up(&r);
 }
@@ -265,7 +251,7 @@ static void files_take_their_use_along(void)
     CHECK_INT(rig_rename(&r, a.ino, "f", b.ino, "g", 0), 0);
     check_used(a.ino, 0, 1);
     check_used(b.ino, 100, 3);
-    reap(g.ino);
+    rig_reap(&r, g.ino);
     check_used(b.ino, 100, 2);
     CHECK_INT(do_link(&r, &link, NULL), 0);
     CHECK_INT(rig_rename(&r, b.ino, "g", a.ino, "g", 0), DFS_EXDEV); /* l would stay */

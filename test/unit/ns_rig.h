@@ -312,6 +312,20 @@ static UNUSED int rig_rename(struct rig *r, uint64_t p, const char *n, uint64_t 
                      NULL);
 }
 
+/* What its last close does to an inode without a name. */
+static UNUSED void rig_reap(struct rig *r, uint64_t ino)
+{
+    struct wire_out list;
+
+    wire_out_init(&list, 64);
+    ino_ref_put(&list, &(struct ino_ref){ ino });
+    CHECK_INT(do_ns_reap(
+                  r, &(struct ns_reap_req){ .inodes = wire_out_list(&list, 1), .max_extents = 100 },
+                  NULL),
+              0);
+    wire_out_fini(&list);
+}
+
 /* Blocks on nodes 1 and 2; returns the first id. */
 static UNUSED uint64_t rig_alloc(struct rig *r, uint32_t count)
 {
