@@ -12,7 +12,7 @@
 int commit_node(struct node *n, uint64_t deadline_ms);
 /* The same for a node that is appending: its extents go behind the end of the file. */
 int commit_append(struct node *n, uint64_t deadline_ms);
-/* Several nodes, many to a command. Returns the first error of any. */
+/* Several nodes, many to a command; sorts them. Returns the first error of any. */
 int commit_nodes(struct node **nodes, size_t count, uint64_t deadline_ms);
 
 #endif
