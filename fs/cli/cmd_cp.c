@@ -46,7 +46,7 @@ static int copy_part(struct copy *c, struct file *from, struct file *to, uint64_
         }
         err = err != 0 ? err : file_write(to, &c->r.cr, buf, n, off);
         off += n;
-        copy_moved(c, n);
+        err = err != 0 ? err : copy_moved(c, n);
     }
     free(buf);
     return err;
@@ -88,7 +88,7 @@ static int fill_file(void *arg, struct file *to, uint64_t ino)
         err = copy_bytes(c, s->f, to, s->j->a.size);
     } else {
         err = file_clone(s->f, 0, to, &c->r.cr, 0, LIMIT_FILE_SIZE, &done);
-        copy_moved(c, done);
+        err = err != 0 ? err : copy_moved(c, done);
     }
     err = err == 0 && c->sync ? file_fsync(to) : err;
     return err == 0 && c->preserve ? copy_keep(c, ino, &s->j->a) : err;
@@ -119,7 +119,9 @@ static void copy_file(struct cp *p, const struct cp_job *j)
 
 static void run_job(void *arg, void *item)
 {
-    copy_file(arg, item);
+    if (!copy_stopped()) {
+        copy_file(arg, item);
+    }
     job_free(item);
 }
 
@@ -185,7 +187,7 @@ static int take(void *arg, const char *path, const struct attr *a)
     j->a = *a;
     if (S_ISREG(a->mode)) {
         jobs_add(c->jobs, j);
-        return 0;
+        return copy_stopped();
     }
     if (S_ISDIR(a->mode)) {
         err = copy_directory(c, j);
@@ -202,7 +204,7 @@ static int take(void *arg, const char *path, const struct attr *a)
     } else {
         job_free(j);
     }
-    return 0;
+    return copy_stopped();
 }
 
 static void unread(void *arg, const char *path, int err)
@@ -260,6 +262,7 @@ static int copy_all(struct cp *p, const char *dst, bool into)
     const struct cli *cli = c->r.cli;
 
     copy_begin(c, path_base(cli->args[0]), 0, run_job);
+    copy_catch_signals();
     for (int i = 0; i < cli->arg_count - 1; i++) {
         char *from = path_trim(cli->args[i]);
         char *to = into ? path_join(dst, path_base(from)) : x_strdup(dst);

@@ -67,8 +67,8 @@ static uint64_t around_hole(struct copy *c, const struct get_job *j, uint64_t of
 {
     struct around w = { .off = off };
 
-    if (!c->force || client_each_extent(c->r.c, j->a.ino, find_end, &w) != 0 || w.end == 0 ||
-        lseek(fd, (off_t)w.end, SEEK_SET) < 0 || ftruncate(fd, (off_t)w.end) != 0) {
+    if (!c->force || copy_stopped() || client_each_extent(c->r.c, j->a.ino, find_end, &w) != 0 ||
+        w.end == 0 || lseek(fd, (off_t)w.end, SEEK_SET) < 0 || ftruncate(fd, (off_t)w.end) != 0) {
         return 0;
     }
     copy_failed(c, why, "cannot read %s from byte %ju to %ju: left as a hole", j->from,
@@ -104,7 +104,10 @@ static int copy_bytes(struct copy *c, const struct get_job *j, struct file *f, i
             break;
         }
         off += n;
-        copy_moved(c, n);
+        err = copy_moved(c, n);
+        if (err != 0) {
+            break;
+        }
     }
     free(buf);
     if (err == 0 && c->sync) {
@@ -155,7 +158,9 @@ static void run_job(void *arg, void *item)
 {
     struct get_job *j = item;
 
-    get_file(arg, j);
+    if (!copy_stopped()) {
+        get_file(arg, j);
+    }
     free(j->from);
     free(j->to);
     free(j);
@@ -219,7 +224,7 @@ static int visit(void *arg, const char *path, const struct attr *a)
 
         *j = (struct get_job){ x_strdup(path), to, *a };
         jobs_add(c->jobs, j);
-        return 0;
+        return copy_stopped();
     }
     if (S_ISDIR(a->mode)) {
         get_directory(g, to, a);
@@ -229,7 +234,7 @@ static int visit(void *arg, const char *path, const struct attr *a)
         copy_failed(c, DFS_ENOTSUP, "%s is no file, directory or symlink", path);
     }
     free(to);
-    return 0;
+    return copy_stopped();
 }
 
 static void unread(void *arg, const char *path, int err)
@@ -311,6 +316,7 @@ int cmd_get(struct cli *cli, int argc, char **argv)
         total = a.size;
     }
     copy_begin(&g.c, path_base(cli->args[0]), total, run_job);
+    copy_catch_signals();
     for (int i = 0; i < cli->arg_count - 1; i++) {
         get_one(&g, cli->args[i], dst, into);
     }

@@ -1,12 +1,15 @@
 /* dfs put: files and trees of this machine into dfs. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "cluster/base/err.h"
 #include "cluster/base/io.h"
 
 #include "fs/cli/copy.h"
+
+#define POLL_MS 200
 
 struct put_job {
     char *from;
@@ -47,6 +50,16 @@ static int keep_attrs(struct copy *c, uint64_t ino, const struct stat *st)
     return copy_keep(c, ino, &a);
 }
 
+/* A pipe may have nothing for long. */
+static int wait_for_input(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+
+    while (poll(&p, 1, POLL_MS) == 0 && !copy_stopped()) {
+    }
+    return copy_stopped() ? DFS_EINTR : DFS_OK;
+}
+
 /* *ret_local: the error is of the source. */
 static int copy_bytes(struct copy *c, int fd, struct file *f, bool *ret_local)
 {
@@ -57,17 +70,21 @@ static int copy_bytes(struct copy *c, int fd, struct file *f, bool *ret_local)
     for (;;) {
         size_t n = 0;
 
-        err = io_read_some(fd, buf, COPY_BYTES, &n);
+        err = wait_for_input(fd);
+        err = err != 0 ? err : io_read_some(fd, buf, COPY_BYTES, &n);
         *ret_local = err != 0;
         if (err != 0 || n == 0) {
             break;
         }
         err = file_write(f, &c->r.cr, buf, n, off);
+        err = err != 0 ? err : copy_moved(c, n);
         if (err != 0) {
             break;
         }
         off += n;
-        copy_moved(c, n);
+    }
+    if (err == 0 && copy_stopped()) { /* the end of a pipe whose other side was stopped, too */
+        err = DFS_EINTR;
     }
     free(buf);
     if (err == 0) {
@@ -119,7 +136,9 @@ static void run_job(void *arg, void *item)
 {
     struct put_job *j = item;
 
-    put_file(arg, j);
+    if (!copy_stopped()) {
+        put_file(arg, j);
+    }
     free(j->from);
     free(j->to);
     free(j);
@@ -219,7 +238,7 @@ out:
 /* What is in the directories that were made, until there are no more. */
 static void fill_dirs(struct put *p)
 {
-    while (p->filled < p->count) {
+    while (p->filled < p->count && !copy_stopped()) {
         struct made_dir dir = p->dirs[p->filled++]; /* the array moves when it grows */
         DIR *d = opendir(dir.from);
         const struct dirent *e;
@@ -228,7 +247,7 @@ static void fill_dirs(struct put *p)
             copy_failed(&p->c, err_from_errno(errno), "cannot read %s", dir.from);
             continue;
         }
-        while ((e = readdir(d)) != NULL) {
+        while (!copy_stopped() && (e = readdir(d)) != NULL) {
             if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
                 char *from = path_join(dir.from, e->d_name);
                 char *to = path_join(dir.to, e->d_name);
@@ -284,6 +303,7 @@ static int put_all(struct put *p, const char *dst, bool into)
     struct cli *cli = c->r.cli;
 
     copy_begin(c, path_base(cli->args[0]), size_of_one(cli), run_job);
+    copy_catch_signals();
     for (int i = 0; i < cli->arg_count - 1; i++) {
         char *from = path_trim(cli->args[i]);
         char *to = into ? path_join(dst, path_base(from)) : x_strdup(dst);

@@ -1,6 +1,8 @@
 #include "fs/cli/copy.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 
 #include "cluster/base/clock.h"
 #include "cluster/base/err.h"
@@ -13,6 +15,32 @@ void copy_begin(struct copy *c, const char *what, uint64_t total, job_fn *fn)
     c->start_ms = clock_mono_ms();
     progress_begin(&c->progress, what, total);
     c->jobs = jobs_start(c->recursive ? COPY_THREADS : 1, fn, c);
+}
+
+static atomic_int stopped_by; /* the signal, or 0 */
+
+static void on_signal(int sig)
+{
+    atomic_store(&stopped_by, sig);
+}
+
+void copy_catch_signals(void)
+{
+    static const int all[] = { SIGINT, SIGTERM, SIGHUP };
+
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        struct sigaction sa = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+        struct sigaction was;
+
+        if (sigaction(all[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN) {
+            (void)sigaction(all[i], &sa, NULL);
+        }
+    }
+}
+
+bool copy_stopped(void)
+{
+    return atomic_load(&stopped_by) != 0;
 }
 
 int copy_end(struct copy *c)
@@ -32,15 +60,21 @@ int copy_end(struct copy *c)
         json_real(&j, "seconds", (double)(clock_mono_ms() - c->start_ms) / 1000);
         json_end(&j);
     }
+    if (copy_stopped()) {
+        (void)fflush(stdout);
+        (void)signal(stopped_by, SIG_DFL);
+        (void)raise(stopped_by);
+    }
     return c->failed == 0 ? CLI_DONE : CLI_FAILED;
 }
 
-void copy_moved(struct copy *c, uint64_t n)
+int copy_moved(struct copy *c, uint64_t n)
 {
     pthread_mutex_lock(&c->mu);
     c->bytes += n;
     progress_add(&c->progress, n);
     pthread_mutex_unlock(&c->mu);
+    return copy_stopped() ? DFS_EINTR : DFS_OK;
 }
 
 void copy_done(struct copy *c, bool dir)
@@ -61,8 +95,10 @@ void copy_failed(struct copy *c, int err, const char *fmt, ...)
     va_end(ap);
     pthread_mutex_lock(&c->mu);
     c->failed++;
-    progress_end(&c->progress);
-    (void)cli_fail(c->r.cli, err, NULL, "%s", text);
+    if (!copy_stopped() || err != DFS_EINTR) { /* whoever stopped it knows */
+        progress_end(&c->progress);
+        (void)cli_fail(c->r.cli, err, NULL, "%s", text);
+    }
     pthread_mutex_unlock(&c->mu);
 }
 

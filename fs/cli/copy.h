@@ -28,10 +28,16 @@ struct copy {
 
 /* what: shown with the progress; borrowed. total: bytes, 0 = not known. */
 void copy_begin(struct copy *c, const char *what, uint64_t total, job_fn *fn);
-/* Waits for all files, prints the summary with --json, disconnects. Returns the exit status. */
+/* Waits for all files, prints the summary with --json, disconnects. Returns the exit status; after a
+ * signal the process ends by it. */
 int copy_end(struct copy *c);
-/* Any thread: n bytes more; a file, a directory done; a complaint about one path. */
-void copy_moved(struct copy *c, uint64_t n);
+/* From now on SIGINT, SIGTERM and SIGHUP end the copy in order, so that nothing half-made stays; a second
+ * one ends it at once. */
+void copy_catch_signals(void);
+bool copy_stopped(void);
+/* Any thread: n bytes more; DFS_EINTR when the copy is to end. */
+int copy_moved(struct copy *c, uint64_t n);
+/* Any thread: a file, a directory done; a complaint about one path. */
 void copy_done(struct copy *c, bool dir);
 void copy_failed(struct copy *c, int err, const char *fmt, ...) PRINTF_LIKE(3, 4);
 

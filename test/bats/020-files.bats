@@ -90,3 +90,39 @@ teardown_file() {
     cluster c --no-mount
     [ "$(dfs c cat /e/c)" = small ]
 }
+
+# interrupted NAME COMMAND...: once the file is there, in dfs or here; it ends by SIGINT.
+interrupted() {
+    python3 - "$@" <<'END'
+import os, signal, subprocess, sys, time
+there, command = sys.argv[1], sys.argv[2:]
+p = subprocess.Popen(command, stdin=subprocess.PIPE,
+                     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+if "put" in command:
+    p.stdin.write(b"x" * (3 << 20))
+    p.stdin.flush()
+until = time.time() + 30
+while subprocess.run(["sh", "-c", there], capture_output=True).returncode and time.time() < until:
+    time.sleep(0.02)
+p.send_signal(signal.SIGINT)
+assert p.wait(20) == -signal.SIGINT, p.returncode
+END
+}
+
+@test "files: a copy that is interrupted leaves nothing, and what was there stays" {
+    mkdir "$T/int"
+    echo old >"$T/int/old"
+    dfs c mkdir /int
+    dfs c put "$T/int/old" /int/old
+    list="$DFS ls -a --conf $T/c/dfs.conf /int"
+    interrupted "$list | grep new" "$DFS" put --conf "$T/c/dfs.conf" - /int/new
+    interrupted "$list | grep .put-" "$DFS" put -f --conf "$T/c/dfs.conf" - /int/old
+    [ "$(dfs c ls -a /int)" = old ]
+    [ "$(dfs c cat /int/old)" = old ]
+    dfs c fallocate -l 8GiB /large
+    interrupted "[ -s $T/int/got ]" "$DFS" get --conf "$T/c/dfs.conf" /large "$T/int/got"
+    interrupted "ls $T/int/old.get-*" "$DFS" get -f --conf "$T/c/dfs.conf" /large "$T/int/old"
+    [ "$(ls -A "$T/int")" = old ]
+    [ "$(cat "$T/int/old")" = old ]
+    dfs c rm -r /int /large
+}
