@@ -27,11 +27,11 @@
 #define LIMIT_BATCH_COMMANDS 1024
 #define LIMIT_MASTERS        5
 #define LIMIT_BLOCK_SERVERS  4096
-#define LIMIT_VOLUMES        64    /* volumes of one block server */
-#define LIMIT_COMMIT_EXTENTS 4096  /* extents in one commit; also files, and blocks */
-#define LIMIT_SHIFT_EXTENTS  32768 /* extents moved by a collapse or an insert, or cut off */
-#define LIMIT_ACCESSES       4096  /* inodes whose atime one command sets */
-#define LIMIT_ALLOC          64    /* blocks allocated by one command */
+#define LIMIT_VOLUMES        64                  /* volumes of one block server */
+#define LIMIT_COMMIT_EXTENTS 4096                /* extents in one commit; also files, and blocks */
+#define LIMIT_SHIFT_EXTENTS  32768               /* extents that are moved, or cut off */
+#define LIMIT_ACCESSES       4096                /* inodes whose atime one command sets */
+#define LIMIT_ALLOC          64                  /* blocks allocated by one command */
 #define LIMIT_FILE_SIZE      (INT64_C(16) << 40) /* 16 TiB */
 
 #define CHUNK_BYTES  4096       /* unit of a checksum */
