@@ -266,6 +266,9 @@ bool file_accessed(struct file *f)
     struct node *n = f->node;
     struct attr a;
 
+    if ((f->flags & O_NOATIME) != 0) {
+        return false;
+    }
     pthread_mutex_lock(&n->mu);
     a = n->attr;
     a.mtime = MAX(a.mtime, n->mtime);

@@ -95,7 +95,7 @@ static int number(struct mount *m, struct fileh *h, struct fuse_file_info *fi)
 
 static int open_flags(int flags)
 {
-    return flags & (O_ACCMODE | O_APPEND | O_TRUNC | FILE_EXEC);
+    return flags & (O_ACCMODE | O_APPEND | O_TRUNC | O_NOATIME | FILE_EXEC);
 }
 
 /* What the kernel has in its pages it does not ask for: opening it to read counts as reading it. */
@@ -188,8 +188,8 @@ int fileh_adopt(struct mount *m, uint64_t fh, const struct handle *what, void **
 {
     struct file *f;
     struct fileh *h;
-    int err = file_open(m->client, &cred_root, what->ino, what->flags & (O_ACCMODE | O_APPEND), &f,
-                        NULL, NULL);
+    int err = file_open(m->client, &cred_root, what->ino,
+                        what->flags & (O_ACCMODE | O_APPEND | O_NOATIME), &f, NULL, NULL);
 
     if (err != 0) {
         return err;

@@ -20,6 +20,7 @@
  *                             within one file; overlapping ranges are refused
  *   posix direct FILE         O_DIRECT and O_DSYNC
  *   posix read FILE           one byte of it
+ *   posix noatime FILE        one byte of it through O_NOATIME: the access time stays
  *   posix utimens FILE        UTIME_NOW, UTIME_OMIT and nanoseconds; ctime follows
  */
 #include <dirent.h>
@@ -486,6 +487,19 @@ static int do_read(char **a)
     return 0;
 }
 
+static int do_noatime(char **a)
+{
+    struct stat before, after;
+    char c;
+    int fd = open(a[0], O_RDONLY | O_NOATIME);
+
+    NEED(fd >= 0 && fstat(fd, &before) == 0);
+    NEED(read(fd, &c, 1) == 1 && fstat(fd, &after) == 0 && close(fd) == 0);
+    NEED(after.st_atim.tv_sec == before.st_atim.tv_sec);
+    NEED(after.st_atim.tv_nsec == before.st_atim.tv_nsec);
+    return 0;
+}
+
 static int do_utimens(char **a)
 {
     struct timespec t[2] = { { 1000000000, 123456789 }, { 0, UTIME_OMIT } };
@@ -525,7 +539,7 @@ int main(int argc, char **argv)
         { "excl", 1, do_excl },       { "holes", 1, do_holes },
         { "huge", 1, do_huge },       { "copy", 2, do_copy },
         { "direct", 1, do_direct },   { "read", 1, do_read },
-        { "utimens", 1, do_utimens },
+        { "utimens", 1, do_utimens }, { "noatime", 1, do_noatime },
     };
 
     for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++) {

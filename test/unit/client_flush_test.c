@@ -46,7 +46,8 @@ static void *work(void *arg)
 
     memset(buf, 'a' + (int)w->number, sizeof(buf));
     for (uint32_t i = 0; i < ROUNDS && w->err == 0; i++) {
-        w->err = file_write(f, &root, buf, sizeof(buf), (uint64_t)BYTES * (i * THREADS + w->number));
+        w->err =
+            file_write(f, &root, buf, sizeof(buf), (uint64_t)BYTES * (i * THREADS + w->number));
         w->err = w->err != 0 ? w->err : i % 8 != 0 ? file_flush(f) : file_fsync(f);
     }
     file_close(f);
@@ -122,7 +123,8 @@ int main(void)
 
     cr_start(2u << 20, "2s");
     CHECK_INT(conf_set(cr.conf, "client.commit_interval=60s", &why), 0);
-    tap_run("an append that fails takes nothing along that was written", failed_append_keeps_writes);
+    tap_run("an append that fails takes nothing along that was written",
+            failed_append_keeps_writes);
     CHECK_INT(conf_set(cr.conf, "client.commit_interval=100ms", &why), 0);
     CHECK_INT(conf_set(cr.conf, "client.timeout=30s", &why), 0);
     tap_run("many flush one file at once", many_flush_one_file);
