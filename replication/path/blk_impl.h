@@ -34,10 +34,10 @@ struct blk_server {
     _Atomic uint64_t fence_ms; /* no writes from then on */
     pthread_mutex_t mu;
     pthread_cond_t ended;
-    struct list conns; /* guarded by: mu */
-    uint64_t count;    /* guarded by: mu */
-    bool stopping;     /* guarded by: mu */
-    _Atomic uint64_t told_ms;  /* of a refused connection, in the log */
+    struct list conns;        /* guarded by: mu */
+    uint64_t count;           /* guarded by: mu */
+    bool stopping;            /* guarded by: mu */
+    _Atomic uint64_t told_ms; /* of a refused connection, in the log */
     _Atomic uint64_t writers, readers, turned_away, refused, written_bytes, read_bytes;
 };
 
