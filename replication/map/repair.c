@@ -338,7 +338,7 @@ static bool step_queue(struct repair *r, struct list *queue, bool paced, size_t 
         if (p->wait_ms > now_ms || p->changes != 0) {
             continue;
         }
-        p->wait_ms = now_ms + REPAIR_PAUSE_MS;
+        p->wait_ms = now_ms + REPAIR_BUSY_MS;
         if (r->env.get(r->env.arg, p->block, &rec) != DFS_OK) {
             repair_look_again(r, p->block, now_ms);
         } else if (repair_plan(r, p, &rec, now_ms)) {

@@ -97,7 +97,8 @@ struct standing {
 #define REPAIR_MAX_DELETIONS 8192u
 #define REPAIR_MAX_BAD       65536u
 #define REPAIR_IDLE_MS       5000 /* without a copy: moves may begin */
-#define REPAIR_PAUSE_MS      1000 /* after a failure, or when there is no server to use */
+#define REPAIR_PAUSE_MS      1000 /* after a failure */
+#define REPAIR_BUSY_MS       100 /* when there is no server to use: one may have a free stream soon */
 
 void standing_of(const struct repair *r, uint64_t block, const struct block_rec *rec,
                  struct standing *ret);

@@ -326,6 +326,32 @@ static void test_rate_holds_within_a_step(void)
     stop();
 }
 
+/* A block that found all servers busy is looked at again as soon as one has a free stream. */
+static void test_busy(void)
+{
+    const uint32_t on[] = { 1 };
+    uint64_t from;
+
+    start(2);
+    for (uint64_t b = 1; b <= 3; b++) {
+        make_block(b, 2, on, 1);
+        recs[b].len = 64 * MIB;
+        recs[b].live[2] = 64 * MIB;
+        look(b);
+    }
+    repair_step(r, 10, now);
+    CHECK_INT(counts().repairing, 2);
+    beat(1, true);
+    apply();
+    from = now;
+    while (counts().repairing == 0 && now - from < 2000) {
+        now += 50;
+        repair_step(r, 10, now);
+    }
+    CHECK(now - from <= 150);
+    stop();
+}
+
 static void test_trim(void)
 {
     const uint32_t on[] = { 1, 2, 3 };
@@ -612,6 +638,7 @@ int main(void)
     tap_run("a dead server's blocks are copied", test_dead_server);
     tap_run("the most endangered first", test_danger_first);
     tap_run("one step orders no more than the rate has room for", test_rate_holds_within_a_step);
+    tap_run("a block that found no free server waits no longer than that", test_busy);
     tap_run("copies follow the wanted number down and up", test_trim);
     tap_run("damaged copies are replaced, then dropped", test_damaged);
     tap_run("a holder that has nothing at the seal is replaced", test_sealed_without_copy);
