@@ -125,9 +125,11 @@ int file_open(struct client *c, const struct cred *cr, uint64_t ino, int flags, 
     before = n->stale ? 0 : n->attr.data_version;
     pthread_mutex_unlock(&n->mu);
     err = refresh(n, cr, access_of(flags), deadline_ms);
+    pthread_mutex_lock(&n->mu);
     if (err == 0 && S_ISDIR(n->attr.mode)) {
         err = DFS_EISDIR;
     }
+    pthread_mutex_unlock(&n->mu);
     if (err == 0 && (flags & O_TRUNC) != 0) {
         struct setattr_req q = { .ino = ino, .valid = SET_SIZE };
         struct attr a;

@@ -253,18 +253,19 @@ static int run_core(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
 
 static int run(struct node *n, enum wcore_goal goal, uint64_t deadline_ms)
 {
-    struct writer *w = n->writer;
+    struct writer *w;
     struct stream *s = NULL;
     int err;
 
-    if (w == NULL) {
-        return DFS_OK;
-    }
     pthread_mutex_lock(&n->mu);
-    if (w->cur != NULL || w->core.count > 0) { /* closing a descriptor is no use of the stream */
+    w = n->writer;
+    if (w != NULL && (w->cur != NULL || w->core.count > 0)) { /* closing a file is no use of it */
         w->used_ms = clock_mono_ms();
     }
     pthread_mutex_unlock(&n->mu);
+    if (w == NULL) {
+        return DFS_OK;
+    }
     do {
         bool all;
 

@@ -32,6 +32,7 @@
 #define BACKGROUND_MAX 64
 #define BUSY_WAIT_MS   3000 /* for open files after a signal */
 #define WAKE_US        20000
+#define WORKER_FILES   8     /* that one may have open: of the kernel, masters, block servers */
 #define RENEW_EVERY_MS 10000 /* guards that die */
 
 /* libfuse explains failures in a log callback only, a line in several pieces. */
@@ -292,6 +293,11 @@ static void *signal_main(void *arg)
 
 /* ---- serving ---- */
 
+static unsigned workers_max(void)
+{
+    return (unsigned)MIN(WORKERS_MAX, MAX(daemon_descriptors() / WORKER_FILES, WORKERS_IDLE));
+}
+
 /* Serves until the end, or until it is another process's turn: *ret_leave. */
 static int serve(struct mount *m, bool *ret_leave, struct why *why)
 {
@@ -301,7 +307,7 @@ static int serve(struct mount *m, bool *ret_leave, struct why *why)
 
     ASSERT(cfg != NULL);
     fuse_loop_cfg_set_clone_fd(cfg, 1);
-    fuse_loop_cfg_set_max_threads(cfg, WORKERS_MAX);
+    fuse_loop_cfg_set_max_threads(cfg, workers_max());
     fuse_loop_cfg_set_idle_threads(cfg, WORKERS_IDLE);
     do {
         upgrade_listen(true);
