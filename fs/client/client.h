@@ -116,8 +116,8 @@ int client_resolve(struct client *c, const struct cred *cr, const char *path, st
 
 /* ---- content ---- */
 
-/* flags: O_RDONLY, O_WRONLY, O_RDWR, O_APPEND, O_TRUNC, O_NOATIME, FILE_EXEC. The caller's permission is checked
- * here, and not again for what the handle is used for. Fetches fresh attributes and the first
+/* flags: O_RDONLY, O_WRONLY, O_RDWR, O_APPEND, O_TRUNC, O_NOATIME, FILE_EXEC. The caller's permission
+ * is checked here, and not again for what the handle is used for. Fetches fresh attributes and the first
  * extents (close-to-open). ret_attr and ret_changed may be NULL; *ret_changed is true when the
  * content is another one than when this client last had the inode open (cached pages are stale). */
 int file_open(struct client *c, const struct cred *cr, uint64_t ino, int flags, struct file **ret,
