@@ -117,8 +117,8 @@ int client_resolve(struct client *c, const struct cred *cr, const char *path, st
 /* ---- content ---- */
 
 /* flags: O_RDONLY, O_WRONLY, O_RDWR, O_APPEND, O_TRUNC, O_NOATIME, FILE_EXEC. The caller's permission
- * is checked here, and not again for what the handle is used for. Fetches fresh attributes and the first
- * extents (close-to-open). ret_attr and ret_changed may be NULL; *ret_changed is true when the
+ * is checked here, and not again for what the handle is used for. Fetches fresh attributes and the
+ * first extents (close-to-open). ret_attr and ret_changed may be NULL; *ret_changed is true when the
  * content is another one than when this client last had the inode open (cached pages are stale). */
 int file_open(struct client *c, const struct cred *cr, uint64_t ino, int flags, struct file **ret,
               struct attr *ret_attr, bool *ret_changed);
@@ -154,6 +154,9 @@ void client_end_view(struct client *c, struct read_view *v);
 bool file_accessed(struct file *f);
 /* Somebody may have cached what was read through this handle, although it appends. */
 void file_cached(struct file *f);
+/* Pages of it are in the kernel, or may be. */
+void file_paged(struct file *f);
+bool file_is_paged(const struct file *f);
 /* For caches that fill up what is behind the end with zeros: if the file (still) ends at or before
  * off, calls fn and returns true. Until fn returns nobody is told of a greater size. */
 bool file_ends_at(struct file *f, uint64_t off, void (*fn)(void *arg), void *arg);

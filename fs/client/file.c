@@ -304,6 +304,18 @@ static int size_now(struct node *n, uint64_t end, uint64_t deadline_ms, uint64_t
     return err;
 }
 
+void file_paged(struct file *f)
+{
+    if (!atomic_load(&f->node->paged)) {
+        atomic_store(&f->node->paged, true);
+    }
+}
+
+bool file_is_paged(const struct file *f)
+{
+    return atomic_load(&f->node->paged);
+}
+
 void file_cached(struct file *f)
 {
     atomic_store(&f->node->cached, true);

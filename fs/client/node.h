@@ -61,6 +61,7 @@ struct node {
     struct writer *writer; /* NULL until the first write */
 
     atomic_bool shared; /* others have it open, too */
+    atomic_bool paged;  /* read or written through pages since it was opened here */
     atomic_bool cached; /* by who appends to it, and is not told of what is appended */
     atomic_uint pages;  /* read-ahead pages of it; guarded by the read-ahead's lock, read without */
 };

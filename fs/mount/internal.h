@@ -228,6 +228,10 @@ bool inval_idle(struct mount *m);
 typedef void inval_answer_fn(fuse_req_t req, const struct attr *a);
 bool inval_answer(fuse_req_t req, const struct attr *a, inval_answer_fn *answer);
 
+/* The answer is given once the kernel has no pages of this range any more. */
+void inval_range_answer(fuse_req_t req, const struct attr *a, off_t off, size_t len,
+                        inval_answer_fn *answer);
+
 /* ---- ops_lock.c ---- */
 
 /* A descriptor is closed: its process has no POSIX locks on this file any more. */

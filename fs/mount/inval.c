@@ -22,7 +22,7 @@
 
 #define QUEUE_MAX 8192 /* further hints are dropped: what is remembered ends by its timeout */
 
-enum inval_kind { INVAL_ENTRY, INVAL_ATTR, INVAL_PAGES, INVAL_ANSWER };
+enum inval_kind { INVAL_ENTRY, INVAL_ATTR, INVAL_PAGES, INVAL_ANSWER, INVAL_RANGE };
 
 struct inval_item {
     struct list list;
@@ -31,7 +31,8 @@ struct inval_item {
     fuse_req_t req;
     inval_answer_fn *answer;
     struct attr attr;
-    char name[]; /* of INVAL_ENTRY */
+    off_t off, len; /* of INVAL_RANGE */
+    char name[];    /* of INVAL_ENTRY */
 };
 
 static void push(struct inval_queue *q, struct inval_item *it)
@@ -39,7 +40,7 @@ static void push(struct inval_queue *q, struct inval_item *it)
     bool take;
 
     (void)pthread_mutex_lock(&q->mu);
-    take = it->kind == INVAL_ANSWER || (q->running && q->count < QUEUE_MAX);
+    take = it->answer != NULL || (q->running && q->count < QUEUE_MAX);
     if (take) {
         list_push_back(&q->items, &it->list);
         q->count++;
@@ -98,6 +99,10 @@ static void handle(struct mount *m, struct inval_item *it)
         break;
     case INVAL_PAGES:
         drop_pages(m, it->ino);
+        break;
+    case INVAL_RANGE:
+        (void)fuse_lowlevel_notify_inval_inode(m->se, to_node(m, it->ino), it->off, it->len);
+        it->answer(it->req, &it->attr);
         break;
     case INVAL_ANSWER:
         drop_pages(m, it->ino);
@@ -186,6 +191,19 @@ bool inval_answer(fuse_req_t req, const struct attr *a, inval_answer_fn *answer)
     it->attr = *a;
     push(&m->inval_pages, it);
     return true;
+}
+
+void inval_range_answer(fuse_req_t req, const struct attr *a, off_t off, size_t len,
+                        inval_answer_fn *answer)
+{
+    struct inval_item *it = item_new(INVAL_RANGE, a->ino, SLICE_EMPTY);
+
+    it->req = req;
+    it->answer = answer;
+    it->attr = *a;
+    it->off = off;
+    it->len = (off_t)len;
+    push(&mount_of(req)->inval_pages, it);
 }
 
 /* ---- life ---- */

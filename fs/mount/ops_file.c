@@ -136,7 +136,7 @@ static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
         reply_err(req, "open", node, err);
         return;
     }
-    fi->keep_cache = !changed;
+    fi->keep_cache = !changed && (fi->flags & O_DIRECT) == 0; /* then none are left */
     fi->direct_io = past_pages(h);
     note_access(m, node, h, fi, a.size);
     if (fuse_reply_open(req, fi) == -ENOENT) { /* interrupted: nobody will release it */
@@ -249,6 +249,8 @@ static void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
 
     if (past_pages(h)) { /* it may be a page of a mapping */
         file_cached(f);
+    } else if ((fi->flags & O_DIRECT) == 0) {
+        file_paged(f);
     }
     size = MIN(size, WRITE_BYTES);
     err = file_read_view(f, own, size, (uint64_t)off, &r.view, &r.len);
@@ -304,6 +306,17 @@ static int write_for_caller(fuse_req_t req, fuse_ino_t node, struct file *f, con
     return err;
 }
 
+/* Of writes that do not wait for each other the kernel leaves pages behind that somebody read before
+ * they were done. */
+static bool beside_pages(struct file *f, const struct fuse_file_info *fi)
+{
+    if ((fi->flags & O_DIRECT) == 0) {
+        file_paged(f);
+        return false;
+    }
+    return !fi->writepage && file_is_paged(f);
+}
+
 static void answer_write(fuse_req_t req, const struct attr *a)
 {
     fuse_reply_write(req, a->size);
@@ -337,6 +350,11 @@ static void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t si
         return;
     }
     metric_add(METRIC_mount_written, size);
+    if (beside_pages(f, fi)) {
+        done.size = size;
+        inval_range_answer(req, &done, off, size, answer_write);
+        return;
+    }
     /* The kernel takes an answered append for a longer file, as it does attributes. */
     done.size = size;
     if (f != h->f || !h->append || !inval_answer(req, &done, answer_write)) {

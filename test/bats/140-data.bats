@@ -151,6 +151,10 @@ reads() { # FILE TEXT: with a dot for each zero byte
     posix mmap h
 }
 
+@test "data: direct writes that do not wait for each other, beside a reader with pages" {
+    "$(helper aio)" f 60
+}
+
 @test "data: times have nanoseconds and one clock" {
     posix utimens f
 }
