@@ -370,7 +370,6 @@ static int serve_metrics(struct mount *m, struct why *why)
 
     if (err != 0) {
         why_prefix(why, "client.metrics");
-        keeper_stop(m);
     }
     return err;
 }
@@ -382,6 +381,18 @@ void mount_stop_threads(struct mount *m)
     metrics_http_stop(m->metrics);
     inval_stop(m);
     keeper_stop(m);
+}
+
+/* A start that failed. */
+static void give_up(struct mount *m, const struct why *why)
+{
+    metrics_http_stop(m->metrics);
+    if (m->stopped) {
+        (void)point_detach(m->o->dir);
+    } else if (m->guard.resumed) {
+        log_event(LOG_ERROR, "mount.failed", "dir=\"%s\" err=\"%s\"", m->o->dir, why->text);
+        _exit(1); /* the guard tries again */
+    }
 }
 
 int mount_run(const struct conf *conf, const struct mount_options *o, mount_ready_fn *ready,
@@ -428,10 +439,10 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
         err = takeover_greet(m, why);
     }
     if (err == 0) {
-        err = start_threads(m, &root, why);
+        err = serve_metrics(m, why);
     }
     if (err == 0) {
-        err = serve_metrics(m, why);
+        err = start_threads(m, &root, why); /* the last step that can fail: they use all of m */
     }
     if (err == 0) {
         inval_start(m);
@@ -443,11 +454,8 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
             _exit(0); /* the guard makes the next one */
         }
         mount_stop_threads(m);
-    } else if (m->stopped) {
-        (void)point_detach(o->dir);
-    } else if (m->guard.resumed) {
-        log_event(LOG_ERROR, "mount.failed", "dir=\"%s\" err=\"%s\"", o->dir, why->text);
-        _exit(1); /* the guard tries again */
+    } else {
+        give_up(m, why);
     }
     if (m->se != NULL) {
         if (!atomic_load(&m->left_busy)) {
