@@ -102,8 +102,8 @@ static void handle(struct mount *m, struct inval_item *it)
         break;
     case INVAL_RANGE:
         (void)fuse_lowlevel_notify_inval_inode(m->se, to_node(m, it->ino), it->off, it->len);
-        it->answer(it->req, &it->attr);
-        break;
+        push(&m->inval_answers, it); /* this thread has no descriptor that an answer could go to */
+        return;
     case INVAL_ANSWER:
         drop_pages(m, it->ino);
         push(&m->inval_answers, it);
