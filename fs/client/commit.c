@@ -298,7 +298,7 @@ int commit_nodes(struct node **nodes, size_t count, uint64_t deadline_ms)
     int first = DFS_OK;
 
     /* Two threads that claim several nodes claim them in the same order. */
-    qsort(nodes, count, sizeof(nodes[0]), by_inode);
+    qsort(nodes, count, sizeof(struct node *), by_inode);
     for (size_t i = 0; i < count;) {
         struct part parts[COMMIT_FILES];
         size_t n = 0;
