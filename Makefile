@@ -40,6 +40,11 @@ FUZZ  := $(patsubst test/fuzz/%.c,$(B)/fuzz/%,$(filter-out test/fuzz/replay.c,$(
 SIM   := $(wildcard test/sim/*.c)
 BATS  := $(wildcard test/bats/*.bats)
 
+# The state machine and its like: no data race can be in them, and they are slow with the race detector.
+PURE     := acl balance compact conf extmap json lock_table mapdb members ns_attr ns_audit ns_content \
+            ns_model ns_quota ns_range ns_replay ns_session ns perm placement reconcile repair rule wire
+THREADED := $(filter-out $(PURE:%=$(B)/unit/%_test),$(UNIT))
+
 # V=1 shows the commands.
 Q    := $(if $(V),,@)
 say   = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@printf '  %-5s %s\n' $(1) $(2))
@@ -86,11 +91,14 @@ export LSAN_OPTIONS := suppressions=$(CURDIR)/test/lsan.supp:print_suppressions=
 
 check: check-unit check-fuzz check-sim check-bats  ## all tests
 build-tests: $(UNIT) $(FUZZ) $(if $(SIM),$(B)/sim)
+build-threaded: $(THREADED)
 check-unit: $(UNIT)  ## unit tests
 	@scripts/run-tap -j 2 -t 300 $(UNIT)
+check-threads: $(THREADED)  ## unit tests of what has threads, for MODE=tsan
+	@scripts/run-tap -j 2 -t 300 $(THREADED)
 check-fuzz: $(FUZZ)  ## replay the fuzz targets' corpus
 	@scripts/run-tap -j 2 $(FUZZ)
-check-sim: $(if $(SIM),$(B)/sim)  ## the simulator's seeds
+check-sim: $(if $(SIM),$(B)/sim)  ## the simulator, SIM_SEEDS (50) of them
 	@$(if $(SIM),scripts/run-tap -t 600 $(B)/sim,echo "no simulator")
 check-bats: all  ## end-to-end stories on real processes
 	@$(if $(BATS),scripts/run-tap -j 3 -t 900 $(BATS),echo "no stories")
@@ -155,7 +163,7 @@ clean:  ## remove build/
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-.PHONY: all check build-tests check-unit check-fuzz check-sim check-bats fuzz run-fuzz golden lint \
+.PHONY: all check build-tests build-threaded check-unit check-threads check-fuzz check-sim check-bats fuzz run-fuzz golden lint \
         lint-fast lint-tidy format docs install uninstall clean help FORCE
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

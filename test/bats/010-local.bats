@@ -59,16 +59,17 @@ setup() {
     "$DFS" local "$T/c" --status
 }
 
-# The guard first, so that nobody takes over.
+# Stopped before, because the one that lives longer starts the other again.
 kill_mount_and_guard() {
-    local p guard=
+    local p all=()
     for p in $(pids_below "$T/c"); do
-        [ "$(cat "/proc/$p/comm")" = dfs-guard ] && guard=$p
+        [ "$(cat "/proc/$p/comm" 2>/dev/null)" = dfs-guard ] && all+=("$p")
     done
-    p=$(pid_of c mount-1)
-    kill -9 "$guard" "$p"
-    wait_until 10 gone "$guard"
-    wait_until 10 gone "$p"
+    all+=("$(pid_of c mount-1)")
+    kill -STOP "${all[@]}"
+    for p in "${all[@]}"; do wait_until 10 grep -q '^State:.T' "/proc/$p/status"; done
+    kill -9 "${all[@]}"
+    for p in "${all[@]}"; do wait_until 10 gone "$p"; done
 }
 
 @test "local: a mount whose processes were all killed is mounted again" {

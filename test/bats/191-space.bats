@@ -88,7 +88,8 @@ below() { # NUMBER COMMAND...
     # readers notice nothing; what is written meanwhile is not undone
     exec 9<"$M/d/1"
     (for i in $(seq 9 8 100); do echo "new $i" >"$T/kept/$i"; cp "$T/kept/$i" "$M/d/$i"; done)
-    little() { [ "$(status_num c garbage_bytes)" -lt 2000000 ]; }
+    # what is too little for a round, of each copy, and in blocks that are still half full
+    little() { [ "$(status_num c garbage_bytes)" -lt 4000000 ]; }
     wait_until 90 little || { dfs c status; grep compact "$T"/c/log/*; false; } >&2
     cmp "$T/kept/1" - <&9
     exec 9<&-

@@ -66,9 +66,10 @@ tmp_remove() {
     rm -rf "$T" ${EXTRA:+"$EXTRA"}
 }
 
-# wait_until SECONDS COMMAND...: polls until it succeeds.
+# wait_until SECONDS COMMAND...: polls until it succeeds. SECONDS are those of an idle machine; a busy
+# one is given many times as long, because what is waited for is that it comes, not when.
 wait_until() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + $1 * 5))
     shift
     until "$@" >/dev/null 2>&1; do
         if [ $SECONDS -ge $end ]; then
@@ -97,7 +98,9 @@ pid_of() { # CLUSTER PROCESS
 }
 
 alive() { # PID: runs, and is not only waiting to be reaped
-    [ -r "/proc/$1/stat" ] && ! sed 's/.*) //' "/proc/$1/stat" | grep -q '^[ZX]'
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1 # it may go while it is looked at
+    [[ ${stat##*) } != [ZX]* ]]
 }
 
 gone() {

@@ -14,7 +14,7 @@
 #define WORK_SEC   40
 #define AFTER_SEC  120 /* nothing happens, and nothing changes */
 #define SETTLE_SEC 90
-#define CI_SEEDS   50
+#define SEEDS      50u /* without arguments; the environment's SIM_SEEDS says another number */
 
 static void server_back(void *arg, uint64_t unused)
 {
@@ -286,8 +286,10 @@ static void run(uint64_t seed, const char *dir)
 
 int main(int argc, char **argv)
 {
+    const char *seeds = getenv("SIM_SEEDS");
+    uint64_t all = seeds != NULL ? strtoull(seeds, NULL, 10) : SEEDS;
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : CI_SEEDS;
+    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : all;
     /* in memory where that is possible: what a disk forgets is simulated anyway */
     char *dir = x_printf("%s/dfs-sim.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     char *cmd;
