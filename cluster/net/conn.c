@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "cluster/base/clock.h"
 #include "cluster/base/fault.h"
 #include "cluster/net/hello.h"
 #include "cluster/net/sock.h"
@@ -18,9 +19,12 @@
 struct conn {
     int fd;
     bool broken;
-    bool deaf_peer;     /* nothing can be sent any more; answers may still be there */
-    bool takes_fd;      /* a descriptor may come with what is received */
-    int fd_taken;       /* -1: none did */
+    bool deaf_peer;    /* nothing can be sent any more; answers may still be there */
+    bool takes_fd;     /* a descriptor may come with what is received */
+    int fd_taken;      /* -1: none did */
+    uint64_t doubt_ms; /* see conn_doubt() */
+    bool (*in_vain)(void *arg);
+    void *doubt_arg;
     char *peer;         /* as the caller named it, or the peer's address */
     char *failed;       /* peer and reason, once a call has failed */
     uint64_t last_req;  /* conn_call's request ids */
@@ -110,11 +114,27 @@ static int fail_errno(struct conn *c)
     return fail(c, DFS_ECONN, strerror(errno));
 }
 
+void conn_doubt(struct conn *c, uint64_t after_ms, bool (*in_vain)(void *arg), void *arg)
+{
+    c->doubt_ms = after_ms;
+    c->in_vain = in_vain;
+    c->doubt_arg = arg;
+}
+
 /* Waits after EAGAIN. The connection stays whole when nothing of the frame has moved yet. */
 static int wait_for(struct conn *c, short events, uint64_t deadline_ms, bool moved)
 {
-    int err = sock_wait(c->fd, events, deadline_ms);
+    int err;
 
+    for (;;) {
+        uint64_t until_ms =
+            c->in_vain != NULL ? MIN(deadline_ms, clock_mono_ms() + c->doubt_ms) : deadline_ms;
+
+        err = sock_wait(c->fd, events, until_ms);
+        if (err != DFS_ETIMEOUT || until_ms == deadline_ms || c->in_vain(c->doubt_arg)) {
+            break;
+        }
+    }
     if (err == DFS_ETIMEOUT && !moved) {
         return err;
     }

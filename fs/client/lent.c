@@ -27,7 +27,7 @@
 #define KEEP_MS   3000  /* unused; and before one is asked for again that was not to be had */
 #define RENEW_MS  30000 /* in use, too: it may have been moved or removed */
 #define GROWN_MS  200   /* before the length of an open replica is asked for again */
-#define ASK_MS    1000
+#define ASK_MS    400
 #define SUMS_MAX  (PACKET_BYTES / CHUNK_BYTES + 2)
 
 struct lent {
@@ -178,6 +178,14 @@ static int read_flags(int fd)
     return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC ? 0 : RWF_NOWAIT;
 }
 
+/* A server that hangs is found out here, and not again on the ordinary way. */
+static void doubt(struct client *c, uint32_t node, int err)
+{
+    if (err == DFS_ETIMEOUT) {
+        (void)peers_hung(c->peers, &node, 1);
+    }
+}
+
 /* One server; -1: it does not lend. */
 static int ask(struct client *c, uint32_t node, uint64_t block, uint32_t *ret_len)
 {
@@ -192,6 +200,7 @@ static int ask(struct client *c, uint32_t node, uint64_t block, uint32_t *ret_le
     int err = peers_connect(c->peers, node, false, deadline_ms, &conn, &reused);
 
     if (err != 0) {
+        doubt(c, node, err);
         return -1;
     }
     wire_out_init(&out, 64);
@@ -206,6 +215,7 @@ static int ask(struct client *c, uint32_t node, uint64_t block, uint32_t *ret_le
     if (err == DFS_EPERM || err == DFS_EUNKNOWNRPC) {
         peers_far(c->peers, node); /* it will not lend the next one either */
     }
+    doubt(c, node, err);
     if (err == DFS_ETIMEOUT || err == DFS_EINTR) {
         conn_close(conn); /* its answer may still come, and with it a descriptor */
     } else {

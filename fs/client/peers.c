@@ -6,12 +6,16 @@
 
 #include "cluster/base/clock.h"
 #include "cluster/base/htab.h"
+#include "cluster/base/log.h"
 #include "cluster/net/sock_local.h"
 
 #define LOCS_MAX   65536
 #define IDLE_MAX   8
 #define BAD_MS     5000
+#define BAD_MAX_MS 40000 /* marked again soon after it had been: twice as long each time */
 #define CONNECT_MS 2000
+#define KNOWN_MS   50 /* for the greeting of a server that was found hanging */
+#define OTHERS     2  /* that are asked when no server of a chain greets */
 
 struct peer {
     struct hnode by_node;
@@ -22,6 +26,8 @@ struct peer {
     char *addr;
     char *host;
     uint64_t bad_until_ms;
+    uint64_t bad_ms; /* for how long it was marked bad last */
+    bool hangs;      /* while it is bad: it did not greet */
     struct conn *idle[IDLE_MAX];
     int idle_count;
 };
@@ -244,6 +250,20 @@ void peers_forget(struct peers *p, uint64_t block, uint32_t node)
     pthread_mutex_unlock(&p->mu);
 }
 
+static void mark_bad_locked(struct peer *x)
+{
+    uint64_t now_ms = clock_mono_ms();
+
+    if (now_ms >= x->bad_until_ms) {
+        bool again = x->bad_ms != 0 && now_ms - x->bad_until_ms < x->bad_ms;
+
+        x->bad_ms = again ? MIN(x->bad_ms * 2, (uint64_t)BAD_MAX_MS) : BAD_MS;
+        x->hangs = false;
+    }
+    x->bad_until_ms = now_ms + x->bad_ms;
+    drop_idle(x);
+}
+
 void peers_mark_bad(struct peers *p, uint32_t node)
 {
     struct peer *x;
@@ -251,8 +271,7 @@ void peers_mark_bad(struct peers *p, uint32_t node)
     pthread_mutex_lock(&p->mu);
     x = find_peer(p, node);
     if (x != NULL) {
-        x->bad_until_ms = clock_mono_ms() + BAD_MS;
-        drop_idle(x);
+        mark_bad_locked(x);
     }
     pthread_mutex_unlock(&p->mu);
 }
@@ -367,4 +386,107 @@ void peers_release(struct peers *p, uint32_t node, struct conn *c)
     }
     pthread_mutex_unlock(&p->mu);
     conn_close(c);
+}
+
+/* ---- servers that hang ---- */
+
+bool peers_known_hung(struct peers *p, const uint32_t *node, uint32_t count)
+{
+    uint64_t now_ms = clock_mono_ms();
+    bool hangs = false;
+
+    pthread_mutex_lock(&p->mu);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct peer *x = find_peer(p, node[i]);
+
+        hangs = hangs || (x != NULL && x->hangs && now_ms < x->bad_until_ms);
+    }
+    pthread_mutex_unlock(&p->mu);
+    return hangs;
+}
+
+uint64_t peers_greeting_ms(struct peers *p, uint32_t node, uint64_t usual_ms)
+{
+    return peers_known_hung(p, &node, 1) ? MIN(usual_ms, (uint64_t)KNOWN_MS) : usual_ms;
+}
+
+/* A hello on a connection of its own. DFS_ETIMEOUT: there was none; any other error is somebody's. */
+static int ping(struct peers *p, uint32_t node)
+{
+    uint64_t patience_ms = peers_greeting_ms(p, node, PEERS_PING_MS);
+    struct conn *conn = NULL;
+    bool reused;
+    int err = peers_connect(p, node, true, clock_mono_ms() + patience_ms, &conn, &reused);
+
+    conn_close(conn);
+    return err;
+}
+
+static uint32_t others(struct peers *p, const uint32_t *node, uint32_t count, uint32_t *ret)
+{
+    uint64_t now_ms = clock_mono_ms();
+    uint32_t found = 0;
+
+    pthread_mutex_lock(&p->mu);
+    HTAB_FOREACH (n, &p->peers) {
+        const struct peer *x = CONTAINER_OF(n, struct peer, by_node);
+        bool asked = x->state != MEMBER_LIVE || x->bad_until_ms > now_ms;
+
+        for (uint32_t i = 0; i < count; i++) {
+            asked = asked || node[i] == x->node;
+        }
+        if (!asked && found < OTHERS) {
+            ret[found++] = x->node;
+        }
+    }
+    pthread_mutex_unlock(&p->mu);
+    return found;
+}
+
+static void mark_hung(struct peers *p, uint32_t node)
+{
+    struct peer *x;
+
+    pthread_mutex_lock(&p->mu);
+    x = find_peer(p, node);
+    if (x != NULL) {
+        mark_bad_locked(x);
+        x->hangs = true;
+    }
+    pthread_mutex_unlock(&p->mu);
+    log_event(LOG_INFO, "client.hung", "node=%u", node);
+}
+
+uint32_t peers_hung(struct peers *p, const uint32_t *node, uint32_t count)
+{
+    uint32_t hung[LIMIT_REPLICATION];
+    uint32_t other[OTHERS];
+    uint32_t hung_count = 0;
+    uint32_t other_count;
+    bool heard = false;
+
+    ASSERT(count <= LIMIT_REPLICATION);
+    for (uint32_t i = 0; i < count; i++) {
+        int err = ping(p, node[i]);
+
+        if (err == DFS_EINTR) {
+            return 0;
+        }
+        heard = heard || err == 0;
+        if (err == DFS_ETIMEOUT) {
+            hung[hung_count++] = node[i];
+        }
+    }
+    /* Nobody greets: is it this machine's network, or its processors? */
+    other_count = hung_count > 0 && !heard ? others(p, node, count, other) : 0;
+    for (uint32_t i = 0; i < other_count && !heard; i++) {
+        heard = ping(p, other[i]) == 0;
+    }
+    if (!heard) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < hung_count; i++) {
+        mark_hung(p, hung[i]);
+    }
+    return hung_count > 0 ? hung[0] : 0;
 }

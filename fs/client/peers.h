@@ -30,8 +30,17 @@ bool peers_where(struct peers *p, uint64_t block, struct where *ret);
 /* A server lost its copy, or the whole block is to be asked for again (node 0). */
 void peers_forget(struct peers *p, uint64_t block, uint32_t node);
 
-/* Remembers for a few seconds that a server failed or was slow. */
+/* Remembers for a few seconds that a server failed or was slow; longer when that was so again and again. */
 void peers_mark_bad(struct peers *p, uint32_t node);
+/* Servers that keep somebody waiting: which of them hang, so that not even a new connection is greeted,
+ * while another server greets? A slow disk is no reason. Those are marked bad; returns the first one's
+ * node, 0: none. Takes PEERS_PING_MS for each that does not answer. */
+#define PEERS_PING_MS 400
+uint32_t peers_hung(struct peers *p, const uint32_t *node, uint32_t count);
+/* Is one of them known to hang since a moment ago? */
+bool peers_known_hung(struct peers *p, const uint32_t *node, uint32_t count);
+/* How long to wait for a server's greeting: less when it was found hanging a moment ago. */
+uint64_t peers_greeting_ms(struct peers *p, uint32_t node, uint64_t usual_ms);
 /* Those now, as an encoded list of node_ref. Returns how many. */
 uint32_t peers_bad(struct peers *p, struct wire_out *out);
 

@@ -2,7 +2,8 @@
  * holes (zeroed) and pieces of blocks; those are fetched without the lock, checked and done.
  *
  * What can fail:
- *   a server (slow, gone, wrong sums, too short)   the next copy at once; it is asked last for a while
+ *   a server (hung, slow, gone, wrong sums, too    the next copy at once; it is asked last for a while
+ *   short)
  *   all copies                                     the masters are asked where they are now; again,
  *                                                  until the deadline, or for SURE_MS when servers
  *                                                  that are well say that they have none that is good
@@ -24,6 +25,7 @@
 #define PIECES        64
 #define DOUBT_MS      500
 #define FIRST_BYTE_MS 2000 /* then the next copy is tried */
+#define HUNG_MS       400  /* for the first byte, before it is asked whether the server hangs */
 #define PAUSE_MS      50   /* before all copies are tried again; doubled */
 #define PAUSE_MAX_MS  1000
 #define SURE_MS       2000
@@ -88,8 +90,20 @@ static int take_chunks(struct conn *conn, const struct piece *p, uint32_t base, 
     return err != 0 || good ? err : DFS_ECHECKSUM;
 }
 
+static int first_byte(struct client *c, uint32_t node, struct conn *conn, struct frame *f,
+                      struct slice *msg, uint64_t first_ms)
+{
+    int err = conn_recv(conn, f, msg, MIN(first_ms, clock_mono_ms() + HUNG_MS));
+
+    if (err != DFS_ETIMEOUT || conn_broken(conn) || clock_mono_ms() >= first_ms) {
+        return err;
+    }
+    return peers_hung(c->peers, &node, 1) != 0 ? err : conn_recv(conn, f, msg, first_ms);
+}
+
 /* PACKET_BYTES at most. */
-static int ask(struct conn *conn, const struct piece *p, uint64_t first_ms, uint64_t deadline_ms)
+static int ask(struct client *c, uint32_t node, struct conn *conn, const struct piece *p,
+               uint64_t first_ms, uint64_t deadline_ms)
 {
     struct block_read_req q = { .block = p->block, .offset = p->off, .len = p->len };
     struct block_read_rep r;
@@ -102,7 +116,7 @@ static int ask(struct conn *conn, const struct piece *p, uint64_t first_ms, uint
     block_read_req_put(&out, &q);
     err = err != 0 ? err : conn_send(conn, &f, wire_out_slice(&out), NULL, 0, first_ms);
     wire_out_fini(&out);
-    err = err != 0 ? err : conn_recv(conn, &f, &msg, first_ms);
+    err = err != 0 ? err : first_byte(c, node, conn, &f, &msg, first_ms);
     if (err != 0) {
         return err;
     }
@@ -119,20 +133,25 @@ static int ask(struct conn *conn, const struct piece *p, uint64_t first_ms, uint
     return err == 0 && r.offset + r.len < p->off + p->len ? DFS_EOFFSET : err;
 }
 
-/* From one server; an idle connection may be stale, so a lost one is tried afresh. */
-static int fetch_from(struct client *c, uint32_t node, const struct piece *p, uint64_t first_ms,
+/* From one server; an idle connection may be stale, so a lost one is tried afresh. patience_ms: for the
+ * first byte. */
+static int fetch_from(struct client *c, uint32_t node, const struct piece *p, uint64_t patience_ms,
                       uint64_t deadline_ms)
 {
+    uint64_t first_ms = MIN(deadline_ms, clock_mono_ms() + patience_ms);
+    uint64_t greeted_ms =
+        MIN(first_ms, clock_mono_ms() + peers_greeting_ms(c->peers, node, patience_ms / 3));
+
     for (bool fresh = false;; fresh = true) {
         struct conn *conn = NULL;
         bool reused;
-        int err = peers_connect(c->peers, node, fresh, first_ms, &conn, &reused);
+        int err = peers_connect(c->peers, node, fresh, greeted_ms, &conn, &reused);
 
         if (err != 0) {
             return err;
         }
         atomic_fetch_add(&c->read_requests, 1);
-        err = ask(conn, p, first_ms, deadline_ms);
+        err = ask(c, node, conn, p, first_ms, deadline_ms);
         if (err == 0 || (err_retry(err) == RETRY_REPLICA && !conn_broken(conn) &&
                          err != DFS_ETIMEOUT && err != DFS_ECONN)) {
             peers_release(c->peers, node, conn);
@@ -217,9 +236,7 @@ static int try_copies(struct client *c, const struct piece *p, uint64_t patience
     }
     *ret_sure = true;
     for (uint32_t i = 0; i < where.count; i++) {
-        uint64_t first_ms = MIN(deadline_ms, clock_mono_ms() + patience_ms);
-
-        err = fetch_from(c, where.node[i], p, first_ms, MAX(first_ms, deadline_ms));
+        err = fetch_from(c, where.node[i], p, patience_ms, deadline_ms);
         if (err == 0 || err == DFS_EINTR) {
             return err;
         }

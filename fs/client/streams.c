@@ -14,6 +14,7 @@
 #define ROOM_MIN    (64u << 10) /* a block with less is full */
 #define IDLE_MS     5000
 #define OPEN_MS     5000
+#define DOUBT_MS    600  /* without a sign of life: is it a server that hangs? */
 #define RELEASE_MAX 1024 /* blocks in one commit */
 #define SUMS_MAX    (PACKET_BYTES / CHUNK_BYTES + 1)
 
@@ -84,7 +85,7 @@ struct stream *streams_take(struct streams *ss, uint8_t want, uint16_t rule, uin
         const struct stream *s = ss->pool[i - 1];
 
         if (s->want == want && s->rule == rule && s->session == session &&
-            s->limit - s->off >= len) {
+            s->limit - s->off >= len && !peers_known_hung(ss->peers, s->chain, s->chain_count)) {
             found = pool_remove_locked(ss, i - 1);
         }
     }
@@ -339,6 +340,37 @@ static int allocate_well(struct streams *ss, struct stream *s, uint8_t kind, uin
     return err;
 }
 
+uint32_t stream_blame(const struct stream *s)
+{
+    return s->hung != 0 ? s->hung : s->chain[0];
+}
+
+/* A wait for the chain lasts. */
+static bool in_vain(void *arg)
+{
+    struct stream *s = arg;
+
+    s->hung = peers_hung(s->peers, s->chain, s->chain_count);
+    return s->hung != 0;
+}
+
+static int connect_first(struct stream *s, uint64_t deadline_ms)
+{
+    for (;;) {
+        uint64_t patience_ms = peers_greeting_ms(s->peers, s->chain[0], DOUBT_MS);
+        uint64_t until_ms = MIN(deadline_ms, clock_mono_ms() + patience_ms);
+        bool reused;
+        int err = peers_connect(s->peers, s->chain[0], true, until_ms, &s->conn, &reused);
+
+        if (err == 0) {
+            conn_doubt(s->conn, DOUBT_MS, in_vain, s);
+        }
+        if (err != DFS_ETIMEOUT || until_ms == deadline_ms || in_vain(s)) {
+            return err;
+        }
+    }
+}
+
 /* Asks the first server to open the block here and behind it. *ret_bad: who is to blame. */
 static int open_chain(struct streams *ss, struct stream *s, const struct labels *labels,
                       uint64_t deadline_ms, uint32_t *ret_bad)
@@ -349,16 +381,16 @@ static int open_chain(struct streams *ss, struct stream *s, const struct labels 
     struct where where;
     struct wire_out chain;
     struct slice rep = SLICE_EMPTY;
-    bool reused;
     int err;
 
     if (!peers_where(ss->peers, s->block, &where)) {
         return DFS_ENOSERVERS;
     }
-    s->first = where.node[0];
-    *ret_bad = s->first;
-    err = peers_connect(ss->peers, s->first, true, deadline_ms, &s->conn, &reused);
+    memcpy(s->chain, where.node, sizeof(s->chain));
+    s->chain_count = where.count;
+    err = connect_first(s, deadline_ms);
     if (err != 0) {
+        *ret_bad = stream_blame(s);
         return err;
     }
     wire_out_init(&chain, LIMIT_MSG);
@@ -371,14 +403,15 @@ static int open_chain(struct streams *ss, struct stream *s, const struct labels 
                                                        .label = label_of(labels, a.node) });
         }
     }
-    q.node = s->first;
-    q.label = label_of(labels, s->first);
+    q.node = s->chain[0];
+    q.label = label_of(labels, s->chain[0]);
     q.chain = wire_out_list(&chain, where.count - 1);
     wire_out_reset(&s->out);
     block_write_open_req_put(&s->out, &q);
     err = s->out.err != 0 ? s->out.err
                           : conn_call(s->conn, RPC_block_write_open, wire_out_slice(&s->out), &rep,
                                       deadline_ms);
+    *ret_bad = stream_blame(s);
     if (err != 0 && rep.p != NULL && block_write_open_rep_get(rep, &r) == 0 && r.bad_node != 0) {
         *ret_bad = r.bad_node;
     }
@@ -396,6 +429,7 @@ int streams_open(struct streams *ss, uint8_t want, uint16_t rule, uint8_t kind,
     *ret_block = 0;
     *ret_bad = 0;
     wire_out_init(&s->out, LIMIT_MSG);
+    s->peers = ss->peers;
     s->want = want;
     s->rule = rule;
     s->limit = meta_block_size(ss->meta);
@@ -466,10 +500,10 @@ int stream_recv(struct stream *s, uint64_t deadline_ms, uint32_t *ret_end, uint3
     struct slice msg;
     int err = FAULT("client.packet.ack");
 
-    *ret_bad = s->first;
     if (err == 0) {
         err = conn_recv(s->conn, &f, &msg, deadline_ms);
     }
+    *ret_bad = stream_blame(s);
     if (err != 0) {
         return err;
     }
@@ -478,7 +512,7 @@ int stream_recv(struct stream *s, uint64_t deadline_ms, uint32_t *ret_end, uint3
     }
     err = block_packet_rep_get(msg, &r);
     if (f.status != 0) {
-        *ret_bad = err == 0 && r.bad_node != 0 ? r.bad_node : s->first;
+        *ret_bad = err == 0 && r.bad_node != 0 ? r.bad_node : *ret_bad;
         return (int)f.status;
     }
     if (err == 0) {

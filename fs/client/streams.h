@@ -23,9 +23,12 @@ struct stream {
     uint64_t session;
     uint32_t off;   /* where the next packet goes */
     uint32_t limit; /* block size */
-    uint32_t first; /* the server we talk to */
-    uint8_t want;   /* copies */
-    uint16_t rule;  /* storage rule */
+    struct peers *peers;
+    uint32_t chain[LIMIT_REPLICATION]; /* the first one is whom we talk to */
+    uint32_t chain_count;
+    uint32_t hung; /* of the chain, found out while waiting; 0: none */
+    uint8_t want;  /* copies */
+    uint16_t rule; /* storage rule */
     uint64_t idle_since_ms;
     uint64_t last_req;
     struct wire_out out;
@@ -68,5 +71,7 @@ int stream_send(struct stream *s, const uint8_t *data, uint32_t len, uint8_t fla
                 uint64_t deadline_ms);
 /* The next answer. *ret_bad is set on failure: the server to blame. */
 int stream_recv(struct stream *s, uint64_t deadline_ms, uint32_t *ret_end, uint32_t *ret_bad);
+/* Whom to blame for an error that nobody explained. */
+uint32_t stream_blame(const struct stream *s);
 
 #endif

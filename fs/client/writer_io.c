@@ -10,6 +10,8 @@
 #define NOSERVER_MS   200   /* before the master is asked again */
 #define CHAIN_MS      20    /* before another chain is tried */
 #define LAST_WORDS_MS 1000  /* for the answers of a peer that has closed */
+#define CONNECT_MS    1000
+#define DOUBT_MS      600 /* for the answer of one copy, before it is asked whether its server hangs */
 
 static size_t slot_of(const struct writer *w, uint64_t block)
 {
@@ -141,6 +143,19 @@ static int open_block(struct node *n, uint8_t kind, uint8_t want, uint16_t rule,
     return err;
 }
 
+/* A stream that was opened ahead of time, if it is still good. */
+static struct stream *take_prepared(struct client *c, struct writer *w)
+{
+    struct stream *s = w->prepared;
+
+    w->prepared = NULL;
+    if (s != NULL && peers_known_hung(c->peers, s->chain, s->chain_count)) {
+        streams_end(c->streams, s, s->off);
+        s = NULL;
+    }
+    return s;
+}
+
 static int step_alloc(struct node *n, const struct wcore_action *a, uint64_t deadline_ms)
 {
     struct client *c = n->c;
@@ -156,10 +171,9 @@ static int step_alloc(struct node *n, const struct wcore_action *a, uint64_t dea
     rule = n->attr.storage;
     streaming = w->streaming;
     pthread_mutex_unlock(&n->mu);
-    if (streaming && w->prepared != NULL) {
-        s = w->prepared;
-        w->prepared = NULL;
-    } else if (!streaming) {
+    if (streaming) {
+        s = take_prepared(c, w);
+    } else {
         s = streams_take(c->streams, want, rule, a->len);
     }
     if (s == NULL) {
@@ -233,7 +247,7 @@ static int step_send(struct node *n, const struct wcore_action *a, uint64_t dead
         return DFS_OK;
     }
     if (err != 0) {
-        stream_failed(n, a->block, s->first, err);
+        stream_failed(n, a->block, stream_blame(s), err);
         return DFS_OK;
     }
     atomic_fetch_add(&n->c->packets, 1);
@@ -389,46 +403,77 @@ void writer_prepare(struct node *n, uint64_t deadline_ms)
 
 /* ---- durable copies ---- */
 
+/* One copy that is to be durable. */
+struct copy {
+    struct peers *peers;
+    struct conn *conn; /* NULL: nothing was asked */
+    uint32_t node;
+    bool hung;
+};
+
+static bool in_vain(void *arg)
+{
+    struct copy *copy = arg;
+
+    copy->hung = peers_hung(copy->peers, &copy->node, 1) != 0;
+    return copy->hung;
+}
+
+static int sync_ask(struct copy *copy, const struct block_sync_req *q, uint64_t deadline_ms)
+{
+    uint64_t patience_ms = peers_greeting_ms(copy->peers, copy->node, CONNECT_MS);
+    struct frame f = { .type = RPC_block_sync, .req_id = q->block };
+    struct wire_out out;
+    bool reused;
+    int err = peers_connect(copy->peers, copy->node, true,
+                            MIN(deadline_ms, clock_mono_ms() + patience_ms), &copy->conn, &reused);
+
+    if (err != 0) {
+        return err != DFS_ETIMEOUT || in_vain(copy) ? DFS_ECONN : err;
+    }
+    conn_doubt(copy->conn, DOUBT_MS, in_vain, copy);
+    wire_out_init(&out, 64);
+    block_sync_req_put(&out, q);
+    err = conn_send(copy->conn, &f, wire_out_slice(&out), NULL, 0, deadline_ms);
+    wire_out_fini(&out);
+    return err == 0 ? DFS_OK : DFS_ETIMEOUT;
+}
+
+/* DFS_ETIMEOUT: it may yet be synced. DFS_ECONN: its server does nothing now. */
+static int sync_answer(struct copy *copy, uint64_t deadline_ms)
+{
+    struct frame f = { 0 };
+    struct slice msg;
+
+    if (conn_recv(copy->conn, &f, &msg, deadline_ms) != 0) {
+        return copy->hung ? DFS_ECONN : DFS_ETIMEOUT;
+    }
+    return (int)f.status;
+}
+
 /* Asks every server at once, so that they sync at the same time. Returns how many did; *ret_unsure
- * tells that one may yet: it did not answer, but it may be alive. */
+ * tells that one may yet: it did not answer, but it is alive. A server that hangs is like one that is
+ * down. */
 static uint32_t sync_copies(struct client *c, const struct where *where,
                             const struct block_sync_req *q, uint64_t deadline_ms, bool *ret_unsure,
                             int *ret_err)
 {
-    struct conn *conn[LIMIT_REPLICATION] = { NULL };
-    struct frame f = { .type = RPC_block_sync, .req_id = q->block };
-    struct wire_out out;
-    struct slice msg;
+    struct copy copies[LIMIT_REPLICATION] = { { 0 } };
+    int err[LIMIT_REPLICATION];
     uint32_t good = 0;
-    bool reused;
 
-    wire_out_init(&out, 256);
-    block_sync_req_put(&out, q);
     for (uint32_t i = 0; i < where->count; i++) {
-        int err = peers_connect(c->peers, where->node[i], true, deadline_ms, &conn[i], &reused);
-
-        *ret_unsure = *ret_unsure || err == DFS_ETIMEOUT;
-        *ret_err = err != 0 ? err : *ret_err;
-        if (err == 0 && conn_send(conn[i], &f, wire_out_slice(&out), NULL, 0, deadline_ms) != 0) {
-            *ret_unsure = true;
-        }
+        copies[i].peers = c->peers;
+        copies[i].node = where->node[i];
+        err[i] = sync_ask(&copies[i], q, deadline_ms);
     }
     for (uint32_t i = 0; i < where->count; i++) {
-        struct frame got = { 0 };
-
-        if (conn[i] == NULL) {
-            continue;
-        }
-        if (conn_recv(conn[i], &got, &msg, deadline_ms) != 0) {
-            *ret_unsure = true;
-        } else if (got.status != 0) {
-            *ret_err = (int)got.status;
-        } else {
-            good++;
-        }
-        conn_close(conn[i]);
+        err[i] = err[i] != 0 ? err[i] : sync_answer(&copies[i], deadline_ms);
+        conn_close(copies[i].conn);
+        good += err[i] == 0 ? 1 : 0;
+        *ret_unsure = *ret_unsure || err[i] == DFS_ETIMEOUT;
+        *ret_err = err[i] != 0 ? err[i] : *ret_err;
     }
-    wire_out_fini(&out);
     return good;
 }
 

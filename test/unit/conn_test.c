@@ -254,6 +254,43 @@ static void test_deadlines(void)
     close(raw);
 }
 
+static bool third_time(void *arg)
+{
+    return ++*(int *)arg == 3;
+}
+
+static void test_doubt(void)
+{
+    int raw;
+    struct conn *c = pair(&raw);
+    struct frame f = { .type = TYPE };
+    struct slice msg;
+    uint64_t before = clock_mono_ms();
+    uint8_t *data = x_alloc(LIMIT_DATA);
+    struct iovec iov = { data, LIMIT_DATA };
+    int asked = 0;
+    int err = 0;
+
+    conn_doubt(c, 20, third_time, &asked);
+    CHECK_INT(conn_recv(c, &f, &msg, before + 60000), DFS_ETIMEOUT);
+    CHECK_INT(asked, 3);
+    CHECK(clock_mono_ms() - before >= 60 && clock_mono_ms() - before < 5000);
+    CHECK(!conn_broken(c));
+    asked = 0;
+    CHECK_INT(conn_recv(c, &f, &msg, clock_mono_ms() + 10), DFS_ETIMEOUT);
+    put_frame(raw, 0, 1, 0, "late");
+    CHECK_INT(conn_recv(c, &f, &msg, SOON), 0);
+    CHECK_INT(asked, 0); /* a deadline that is near, an answer that is there */
+    for (int i = 0; i < 100 && err == 0; i++) {
+        err = conn_send(c, &f, SLICE_EMPTY, &iov, 1, clock_mono_ms() + 60000);
+    }
+    CHECK_INT(err, DFS_ETIMEOUT);
+    CHECK_INT(asked, 3);
+    free(data);
+    conn_close(c);
+    close(raw);
+}
+
 static void test_peer_dies(void)
 {
     int raw;
@@ -594,6 +631,7 @@ int main(void)
     tap_run("frames arrive in pieces and several at once", test_frames_in_pieces);
     tap_run("bad bytes are refused by kind and break the connection", test_bad_bytes);
     tap_run("deadlines hold, and one before the first byte does no harm", test_deadlines);
+    tap_run("a wait that lasts is doubted, and ends when it is in vain", test_doubt);
     tap_run("a peer that dies in mid frame is an error, not a signal", test_peer_dies);
     tap_run("calls get their own replies and pass over late ones", test_calls);
     tap_run("frames over the limits are not sent", test_send_limits);
