@@ -19,7 +19,7 @@
 #include "fs/role/local_dir.h"
 #include "fs/role/local_mount.h"
 
-#define START_MS 30000 /* for each of the three steps */
+#define START_MS 90000 /* for each of the three steps */
 #define POLL_US  20000
 
 static volatile sig_atomic_t interrupted;
@@ -134,7 +134,7 @@ static int wait_ready(struct local *l, enum local_role role, const struct conf *
             return why_set(why, DFS_EINTR, "interrupted");
         }
         if (clock_mono_ms() > deadline) {
-            return failed(waiting, "is not ready after 30 seconds", why);
+            return failed(waiting, "is not ready in time", why);
         }
         usleep(POLL_US);
     }

@@ -65,10 +65,10 @@ stored() { # bytes in all replicas of all servers
 
 @test "data: 16 TiB, and not a byte more" {
     posix huge f
-    timeout 20 cp f g
+    timeout 60 cp f g
     [ "$(stat -c %s g)" = 17592186044416 ]
     [ "$(tail -c 3 g)" = end ]
-    timeout 20 rm f g
+    timeout 60 rm f g
 }
 
 @test "data: copy_file_range takes what only the memory has" {

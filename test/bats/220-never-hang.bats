@@ -45,13 +45,14 @@ drop_caches() {
 
 # interrupted COMMAND...: waits by now, is told to end as Ctrl-C does, and has ended soon after.
 interrupted() {
-    local p rc=0 from=$SECONDS
+    local p rc=0 from
     # a shell's background job ignores SIGINT
     python3 -c 'import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execvp(sys.argv[1], sys.argv[1:])' "$@" >/dev/null 2>&1 3>&- &
     p=$!
     wait_until 20 sleeps "$p" "$1"
+    from=$SECONDS
     kill -INT "$p"
     wait "$p" || rc=$?
     [ "$rc" = 130 ]
