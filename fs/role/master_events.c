@@ -152,6 +152,7 @@ static void tell_opener(void *arg, uint64_t session)
 
 struct sharing {
     struct telling telling;
+    bool fresh;
     bool others;
 };
 
@@ -160,14 +161,17 @@ static void tell_shared(void *arg, uint64_t session)
     struct sharing *s = arg;
 
     s->others = s->others || session != s->telling.except;
-    tell_opener(&s->telling, session);
+    if (s->fresh) {
+        tell_opener(&s->telling, session);
+    }
 }
 
-void master_events_opened_locked(struct master *m, uint64_t session, uint64_t ino)
+void master_events_opened_locked(struct master *m, uint64_t session, uint64_t ino, bool fresh)
 {
     struct sharing s = { .telling = { .events = &m->events,
                                       .ev = { .kind = EVENT_SHARED, .ino = ino },
-                                      .except = session } };
+                                      .except = session },
+                         .fresh = fresh };
 
     if (!events_wanted(&m->events)) {
         return;

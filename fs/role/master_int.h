@@ -275,8 +275,9 @@ void master_events_on_woken(void *arg, struct rpc_loop *loop);
 /* ns_events: gathers. */
 void master_events_on_inode(void *arg, uint64_t session, const struct attr *a);
 void master_events_on_entry(void *arg, uint64_t session, uint64_t parent, struct slice name);
-/* The session has opened ino: those who have it open learn of each other. sessions_mu is held. */
-void master_events_opened_locked(struct master *m, uint64_t session, uint64_t ino);
+/* The session has opened ino: those who have it open learn of each other. Not fresh: as far as is known
+ * it had it open before, and may have forgotten what it heard then. sessions_mu is held. */
+void master_events_opened_locked(struct master *m, uint64_t session, uint64_t ino, bool fresh);
 /* After a batch: tells the sessions that look at what was changed, but for those who did it. */
 void master_events_tell(struct master *m);
 /* A session is about to be answered this question, or was answered: it may remember the answer. */

@@ -53,8 +53,8 @@ static int query_open(struct master *m, struct query_state *q, const struct call
     }
     pthread_mutex_lock(&m->sessions_mu);
     known = sessions_open(&m->sessions, hdr->session, req.ino, &fresh);
-    if (fresh) {
-        master_events_opened_locked(m, hdr->session, req.ino);
+    if (known) {
+        master_events_opened_locked(m, hdr->session, req.ino, fresh);
     }
     pthread_mutex_unlock(&m->sessions_mu);
     if (!known) {
@@ -92,7 +92,7 @@ static int query_ping(struct master *m, struct query_state *q, const struct call
     }
     for (uint32_t i = 0; known && i < req.opened.count && ino_ref_get(&opened, &r) == DFS_OK; i++) {
         if (sessions_open(&m->sessions, hdr->session, r.ino, &fresh) && fresh) {
-            master_events_opened_locked(m, hdr->session, r.ino);
+            master_events_opened_locked(m, hdr->session, r.ino, true);
         }
     }
     pthread_mutex_unlock(&m->sessions_mu);

@@ -75,6 +75,23 @@ says() { [ "$(cat "$1")" = "$2" ]; }
     "$two" overwrite "$A" "$B" 4
 }
 
+@test "coherence: who closed a file and opens it again still knows that another has it open" {
+    cluster slow "${QUICK[@]}" --blocks 1 --replication 1 --mount "$T/slow2" \
+        --set client.commit_interval=60s
+    # Opened there, as a rule, before the master hears that it was closed here.
+    timeout 20 python3 - "$T/slow.mnt" "$T/slow2" 3>&- <<'END'
+import os, sys, time
+for i in range(4):
+    here, there = (os.path.join(d, f"log{i}") for d in sys.argv[1:])
+    open(here, "w").close()
+    reader = open(there, "rb")
+    with open(here, "r+b", buffering=0) as writer:
+        writer.write(b"line")
+        while reader.read() != b"line":  # long before the next pass
+            time.sleep(0.05)
+END
+}
+
 @test "coherence: who follows a file sees every byte and no other" {
     "$two" follow "$A" "$B" "${DFS_LONG:+20}400"
 }
