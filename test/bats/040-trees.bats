@@ -5,9 +5,9 @@ setup_file() {
     tmp_make "$(in_memory 6)"
     fuse_usable || return 0
     cluster c "${QUICK[@]}"
-    # 10,000 files of all sizes that every system has
+    # 10,000 files of all sizes that every system has; a small one has some of them several times
     mkdir "$T/tree"
-    local d n=0
+    local d i n=0
     for d in /usr/include /usr/share/doc /usr/share/perl /usr/share/man /usr/lib/python3 /usr/share/zoneinfo /etc; do
         [ -d "$d" ] && [ "$n" -lt 10000 ] || continue
         mkdir -p "$T/tree$d"
@@ -15,6 +15,13 @@ setup_file() {
             tar -C "$d" --null -T - -cf - | tar -C "$T/tree$d" -xf -
         n=$(find "$T/tree" -type f | wc -l)
     done
+    mkdir "$T/again"
+    for ((i = 1; n < 10000; i++)); do
+        cp -r "$T/tree" "$T/again/$i"
+        mv "$T/again/$i" "$T/tree/"
+        n=$(find "$T/tree" -type f | wc -l)
+    done
+    rmdir "$T/again"
     find "$T/tree/usr" -type d | head -n 50 | while read -r d; do ln -s "$d" "$d.link"; done
 }
 
