@@ -13,6 +13,7 @@
 #include "cluster/net/hello.h"
 #include "cluster/net/sock.h"
 
+#define IN_FIRST (4 * KIB) /* most connections hear short answers only */
 #define IN_BYTES (64 * KIB)
 #define BACKLOG  512
 
@@ -30,8 +31,9 @@ struct conn {
     uint64_t last_req;  /* conn_call's request ids */
     uint32_t data_left; /* of the frame received last, not yet taken */
     size_t head, tail;  /* unread bytes: in[head..tail) */
-    uint8_t *in;        /* IN_BYTES */
-    uint8_t *msg;       /* a message that does not fit into in; NULL until there is one */
+    uint8_t *in;
+    size_t in_cap; /* IN_BYTES at most */
+    uint8_t *msg;  /* a message that does not fit into in; NULL until there is one */
     size_t msg_cap;
 };
 
@@ -42,7 +44,8 @@ static struct conn *conn_new(int fd, char *peer)
     c->fd = fd;
     c->fd_taken = -1;
     c->peer = peer;
-    c->in = x_alloc(IN_BYTES);
+    c->in_cap = IN_FIRST;
+    c->in = x_alloc(c->in_cap);
     return c;
 }
 
@@ -321,20 +324,38 @@ static int recv_exact(struct conn *c, uint8_t *p, size_t n, uint64_t deadline_ms
     return DFS_OK;
 }
 
+/* The buffer becomes larger when it was filled to its end, or want bytes do not fit. */
+static void grow(struct conn *c, size_t want)
+{
+    size_t cap = c->in_cap;
+
+    if (c->tail == cap) {
+        cap *= 4;
+    }
+    while (cap < want) {
+        cap *= 4;
+    }
+    if (cap > c->in_cap && c->in_cap < IN_BYTES) {
+        c->in_cap = MIN(cap, IN_BYTES);
+        c->in = x_realloc(c->in, c->in_cap);
+    }
+}
+
 /* At least want (<= IN_BYTES) unread bytes in the buffer. */
 static int fill(struct conn *c, size_t want, uint64_t deadline_ms)
 {
+    grow(c, want);
     if (c->head == c->tail) {
         c->head = c->tail = 0;
-    } else if (c->head + want > IN_BYTES) {
+    } else if (c->head + want > c->in_cap) {
         memmove(c->in, c->in + c->head, c->tail - c->head);
         c->tail -= c->head;
         c->head = 0;
     }
     while (c->tail - c->head < want) {
         size_t got;
-        int err = recv_some(c, c->in + c->tail, IN_BYTES - c->tail, deadline_ms, c->tail != c->head,
-                            &got);
+        int err = recv_some(c, c->in + c->tail, c->in_cap - c->tail, deadline_ms,
+                            c->tail != c->head, &got);
 
         if (err != 0) {
             return err;
@@ -434,6 +455,13 @@ int conn_recv_data(struct conn *c, void *p, size_t n, uint64_t deadline_ms)
         c->data_left -= (uint32_t)n;
     }
     return err;
+}
+
+void conn_slim(struct conn *c)
+{
+    free(c->msg);
+    c->msg = NULL;
+    c->msg_cap = 0;
 }
 
 bool conn_readable(const struct conn *c)

@@ -75,6 +75,8 @@ int conn_call_fd(struct conn *c, uint16_t type, struct slice msg, struct slice *
 /* From now on a wait inside a call asks in_vain each time it has lasted so long; true ends the call as
  * its deadline does. */
 void conn_doubt(struct conn *c, uint64_t after_ms, bool (*in_vain)(void *arg), void *arg);
+/* Gives memory back that only a long message needs. What was received last is gone. */
+void conn_slim(struct conn *c);
 /* Is there something to receive (or an end of stream) at once? */
 bool conn_readable(const struct conn *c);
 

@@ -166,7 +166,7 @@ static int plan_command(struct plan *p, int argc, char **argv)
           "attr_timeout=TIME, timeout=TIME, cache=SIZE, read_ahead=SIZE and every other client.* key; "
           "conf=FILE, log=WHERE, pid_file=FILE." },
         { "cache-size", 0, OPT_TEXT, &cache, "SIZE",
-          "Memory for data that is read ahead or not written yet; as -o cache=SIZE." },
+          "Memory of the whole mount, 32MiB at least; as -o cache=SIZE." },
         { "foreground", 'f', OPT_FLAG, &p->foreground, NULL,
           "Stays in the foreground and logs to standard error." },
         { "allow-other", 0, OPT_FLAG, &allow_other, NULL,

@@ -2,27 +2,125 @@
 
 #include "cluster/base/base.h"
 
+#include <fcntl.h>
+#include <malloc.h>
+#include <unistd.h>
+
+#include "cluster/base/clock.h"
+#include "cluster/base/io.h"
+
+#include "fs/client/memory.h"
+
+#define MEASURE_MS   200
+#define BUDGET_LEAST (4 * MIB)
+#define FORGET       16 /* the rest's highest use is forgotten by this part a measurement */
+#define ARENAS       4
+#define MAPPED_BYTES (256 << 10) /* what is larger goes back to the system when it is freed */
+
+struct buf_spare {
+    struct buf_spare *next;
+};
+
 /* Small files stay small; what outgrows the second step is a stream. */
 static const uint32_t steps[] = { 8u << 10, 64u << 10, BUF_BYTES };
 
-void bufs_init(struct bufs *b, uint64_t budget)
+/* What was freed is not to stay with the process: few arenas, large pieces by themselves. */
+static void tune(void)
 {
-    *b = (struct bufs){ .budget = budget };
+    (void)mallopt(M_ARENA_MAX, ARENAS);
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, 2 * MAPPED_BYTES);
+}
+
+/* What the rest of the process is expected to take. */
+static uint64_t reserve(const struct bufs *b)
+{
+    return MEMORY_BASE + (memory_places(b->total) + memory_kept(b->total)) * MIB;
+}
+
+static uint64_t budget_of(const struct bufs *b)
+{
+    uint64_t taken = MAX(b->rest, reserve(b)) + memory_places(b->total) * MIB;
+
+    return MAX(b->total - MIN(b->total, taken), BUDGET_LEAST);
+}
+
+void bufs_init(struct bufs *b, uint64_t total)
+{
+    *b = (struct bufs){ .total = total };
+    b->budget = budget_of(b);
     pthread_mutex_init(&b->mu, NULL);
+    tune();
+}
+
+static void free_all(struct buf_spare *s)
+{
+    while (s != NULL) {
+        struct buf_spare *next = s->next;
+
+        free(s);
+        s = next;
+    }
 }
 
 void bufs_fini(struct bufs *b)
 {
-    for (int i = 0; i < b->spare_count; i++) {
-        free(b->spare[i]);
-    }
+    free_all(b->spare);
     pthread_mutex_destroy(&b->mu);
+}
+
+/* Resident pages of the process, in bytes; 0 when that cannot be known, or tells nothing. */
+static uint64_t resident(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* they keep what is freed */
+    return 0;
+#else
+    char text[128] = "";
+    size_t len = 0;
+    unsigned long size, pages;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    int err = fd >= 0 ? io_read_some(fd, text, sizeof(text) - 1, &len) : -1;
+
+    io_close(fd);
+    if (err != 0 || sscanf(text, "%lu %lu", &size, &pages) != 2) {
+        return 0;
+    }
+    return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+#endif
+}
+
+/* Returns what the rest of the process takes now. */
+static uint64_t measure(struct bufs *b)
+{
+    uint64_t all = resident();
+    uint64_t rest;
+
+    pthread_mutex_lock(&b->mu);
+    rest = all - MIN(all, b->used + b->spare_count * BUF_BYTES);
+    b->rest = MAX(rest, b->rest - b->rest / FORGET);
+    b->budget = budget_of(b);
+    pthread_mutex_unlock(&b->mu);
+    return rest;
+}
+
+static struct buf_spare *take_spare_locked(struct bufs *b)
+{
+    struct buf_spare *s = b->spare;
+
+    if (s != NULL) {
+        b->spare = s->next;
+        b->spare_count--;
+        b->spare_least = MIN(b->spare_least, b->spare_count);
+    }
+    return s;
 }
 
 uint32_t bufs_grow(struct bufs *b, uint8_t **p, uint32_t cap, uint32_t want)
 {
+    uint64_t now_ms = clock_mono_ms();
+    struct buf_spare *fresh = NULL, *over = NULL;
     uint32_t to = BUF_BYTES;
-    uint8_t *fresh = NULL;
+    bool old = false;
 
     ASSERT(want <= BUF_BYTES);
     if (want <= cap) {
@@ -33,10 +131,20 @@ uint32_t bufs_grow(struct bufs *b, uint8_t **p, uint32_t cap, uint32_t want)
     }
     pthread_mutex_lock(&b->mu);
     b->used += to - cap;
-    if (to == BUF_BYTES && b->spare_count > 0) {
-        fresh = b->spare[--b->spare_count];
+    if (to == BUF_BYTES) {
+        fresh = take_spare_locked(b);
+    } else if (b->used + b->spare_count * BUF_BYTES > b->budget) {
+        over = take_spare_locked(b);
+    }
+    if (now_ms - b->measured_ms >= MEASURE_MS) {
+        b->measured_ms = now_ms;
+        old = true;
     }
     pthread_mutex_unlock(&b->mu);
+    if (old) {
+        (void)measure(b);
+    }
+    free(over);
     if (fresh == NULL) {
         *p = x_realloc(*p, to);
         return to;
@@ -45,7 +153,7 @@ uint32_t bufs_grow(struct bufs *b, uint8_t **p, uint32_t cap, uint32_t want)
         memcpy(fresh, *p, cap);
     }
     free(*p);
-    *p = fresh;
+    *p = (uint8_t *)fresh;
     return to;
 }
 
@@ -56,8 +164,12 @@ void bufs_free(struct bufs *b, uint8_t *p, uint32_t cap)
     }
     pthread_mutex_lock(&b->mu);
     b->used -= cap;
-    if (cap == BUF_BYTES && b->spare_count < BUF_SPARE) {
-        b->spare[b->spare_count++] = p;
+    if (cap == BUF_BYTES && b->used + (b->spare_count + 1) * BUF_BYTES <= b->budget) {
+        struct buf_spare *s = (struct buf_spare *)(void *)p;
+
+        s->next = b->spare;
+        b->spare = s;
+        b->spare_count++;
         p = NULL;
     }
     pthread_mutex_unlock(&b->mu);
@@ -82,4 +194,36 @@ uint64_t bufs_used(struct bufs *b)
     used = b->used;
     pthread_mutex_unlock(&b->mu);
     return used;
+}
+
+uint64_t bufs_budget(struct bufs *b)
+{
+    uint64_t budget;
+
+    pthread_mutex_lock(&b->mu);
+    budget = b->budget;
+    pthread_mutex_unlock(&b->mu);
+    return budget;
+}
+
+void bufs_tick(struct bufs *b)
+{
+    struct buf_spare *drop = NULL;
+    uint64_t rest = measure(b);
+    uint64_t unneeded;
+
+    pthread_mutex_lock(&b->mu);
+    unneeded = MIN(b->spare_least, b->spare_count);
+    while (unneeded-- > 0) {
+        struct buf_spare *s = take_spare_locked(b);
+
+        s->next = drop;
+        drop = s;
+    }
+    b->spare_least = b->spare_count;
+    pthread_mutex_unlock(&b->mu);
+    free_all(drop);
+    if (rest > reserve(b)) {
+        (void)malloc_trim(0);
+    }
 }

@@ -14,6 +14,7 @@
 #include "fs/client/commit.h"
 #include "fs/client/lent.h"
 #include "fs/client/locks.h"
+#include "fs/client/memory.h"
 #include "fs/client/readahead.h"
 #include "fs/client/writer.h"
 
@@ -58,6 +59,7 @@ static void clean(struct client *c, struct node *n)
             list_remove(&n->dirty_link);
             n->dirty_listed = false;
             unlisted = true;
+            writer_slim_locked(n);
         }
         pthread_mutex_unlock(&c->mu);
     }
@@ -235,6 +237,8 @@ static void *committer(void *arg)
         if (c->lents != NULL) {
             lents_tick(c->lents);
         }
+        readahead_tick(c->ra);
+        bufs_tick(&c->bufs);
     }
     return NULL;
 }
@@ -484,7 +488,7 @@ int client_start(const struct conf *conf, const char *name, const struct meta_le
         return err;
     }
     c->events = client_events_new(c->meta);
-    c->peers = peers_new(c->host, meta_cluster(c->meta));
+    c->peers = peers_new(c->host, meta_cluster(c->meta), memory_locs(conf->client_cache));
     c->lents = conf->local_reads != 0 ? lents_new(c) : NULL;
     c->streams = streams_new(c->meta, c->peers, c->host);
     c->ra = readahead_start(c);

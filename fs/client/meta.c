@@ -28,7 +28,8 @@
 #define PAUSE_MS     20 /* doubled up to PAUSE_MAX_MS */
 #define PAUSE_MAX_MS 500
 #define CLOSE_MS     2000
-#define HDR_SESSION  0 /* offsets in an encoded call_hdr */
+#define KEEP_BYTES   (64u << 10) /* of memory for requests, by a link that is not used */
+#define HDR_SESSION  0           /* offsets in an encoded call_hdr */
 #define HDR_SEQ      12
 
 struct link {
@@ -96,7 +97,13 @@ static int link_take(struct meta *m, bool command, uint64_t deadline_ms, struct 
 
 static void link_give(struct meta *m, struct link *l)
 {
+    if (l->out.cap > KEEP_BYTES) {
+        wire_out_fini(&l->out);
+    }
     wire_out_reset(&l->out);
+    if (l->conn != NULL) {
+        conn_slim(l->conn);
+    }
     pthread_mutex_lock(&m->mu);
     l->next = m->idle[l->command];
     m->idle[l->command] = l;

@@ -9,7 +9,6 @@
 #include "cluster/base/log.h"
 #include "cluster/net/sock_local.h"
 
-#define LOCS_MAX   65536
 #define IDLE_MAX   8
 #define BAD_MS     5000
 #define BAD_MAX_MS 40000 /* marked again soon after it had been: twice as long each time */
@@ -45,15 +44,17 @@ struct peers {
     struct htab peers;
     struct htab locs;
     struct list lru;
+    size_t locs_max;
     uint32_t max_node;
 };
 
-struct peers *peers_new(const char *host, struct slice cluster)
+struct peers *peers_new(const char *host, struct slice cluster, size_t locs_max)
 {
     struct peers *p = x_alloc(sizeof(*p));
 
     p->host = x_strdup(host);
     p->cluster = cluster;
+    p->locs_max = locs_max;
     pthread_mutex_init(&p->mu, NULL);
     htab_init(&p->peers);
     htab_init(&p->locs);
@@ -145,7 +146,7 @@ static struct loc *make_loc(struct peers *p, uint64_t block)
 {
     struct loc *l = find_loc(p, block);
 
-    if (l == NULL && p->locs.count >= LOCS_MAX) {
+    if (l == NULL && p->locs.count >= p->locs_max) {
         l = CONTAINER_OF(list_first(&p->lru), struct loc, lru);
         htab_remove(&p->locs, &l->by_block);
         htab_add(&p->locs, &l->by_block, htab_mix(block));

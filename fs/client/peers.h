@@ -18,8 +18,9 @@ struct where {
     uint32_t node[LIMIT_REPLICATION];
 };
 
-/* host: this machine's name; its own server is nearest. cluster: borrowed. */
-struct peers *peers_new(const char *host, struct slice cluster);
+/* host: this machine's name; its own server is nearest. cluster: borrowed. locs_max: blocks whose
+ * places are remembered. */
+struct peers *peers_new(const char *host, struct slice cluster, size_t locs_max);
 void peers_free(struct peers *p);
 
 /* Takes over a list of block_loc from a master's answer. DFS_EMALFORMED. */

@@ -4,9 +4,10 @@
 
 #include "fs/client/reader.h"
 
-#define THREADS    3
-#define WINDOW_MIN MIB
-#define SLACK      (2 * MIB) /* the kernel's requests of one reader arrive in any order */
+#define THREADS     3
+#define WINDOW_MIN  MIB
+#define PAGES_LEAST 4
+#define SLACK       (2 * MIB) /* the kernel's requests of one reader arrive in any order */
 
 enum page_state { PAGE_QUEUED, PAGE_LOADING, PAGE_READY, PAGE_FAILED };
 
@@ -33,7 +34,6 @@ struct readahead {
     struct list lru;
     struct list jobs;
     size_t count;
-    size_t max;
     bool stopping;
     pthread_t thread[THREADS];
     int threads;
@@ -95,7 +95,8 @@ static struct page *add_locked(struct readahead *ra, struct node *n, uint64_t in
 {
     struct page *p;
 
-    if (ra->count >= ra->max || bufs_tight(&ra->c->bufs)) {
+    if (ra->count >= MAX(bufs_budget(&ra->c->bufs) / 2 / BUF_BYTES, PAGES_LEAST) ||
+        bufs_tight(&ra->c->bufs)) {
         struct list *oldest = list_first(&ra->lru);
 
         if (oldest == NULL) {
@@ -168,7 +169,6 @@ struct readahead *readahead_start(struct client *c)
     struct readahead *ra = x_alloc(sizeof(*ra));
 
     ra->c = c;
-    ra->max = MAX(c->conf->client_cache / 2 / BUF_BYTES, 4);
     pthread_mutex_init(&ra->mu, NULL);
     cond_init(&ra->work);
     cond_init(&ra->loaded);
@@ -179,6 +179,15 @@ struct readahead *readahead_start(struct client *c)
         ra->threads++;
     }
     return ra;
+}
+
+void readahead_tick(struct readahead *ra)
+{
+    pthread_mutex_lock(&ra->mu);
+    while (bufs_tight(&ra->c->bufs) && !list_empty(&ra->lru)) {
+        drop_locked(ra, CONTAINER_OF(list_first(&ra->lru), struct page, lru));
+    }
+    pthread_mutex_unlock(&ra->mu);
 }
 
 void readahead_stop(struct readahead *ra)

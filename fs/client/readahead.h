@@ -27,6 +27,8 @@ size_t readahead_view(struct node *n, size_t len, uint64_t off, uint64_t deadlin
 void readahead_unview(struct readahead *ra, struct read_view *v);
 /* Loads the page at off in the calling thread, unless it is there. */
 void readahead_load(struct node *n, uint64_t off, uint64_t deadline_ms);
+/* Pages that there is no room for any more go. */
+void readahead_tick(struct readahead *ra);
 /* The range changed. */
 void readahead_drop(struct node *n, uint64_t off, uint64_t len);
 

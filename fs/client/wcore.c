@@ -21,7 +21,16 @@ void wcore_init(struct wcore *w, uint32_t window)
 void wcore_fini(struct wcore *w)
 {
     free(w->gone);
+    free(w->ring);
     w->gone = NULL;
+    w->ring = NULL;
+}
+
+void wcore_slim(struct wcore *w)
+{
+    ASSERT(w->count == 0);
+    free(w->ring);
+    w->ring = NULL;
 }
 
 static struct wcore_packet *packet(const struct wcore *w, uint32_t i)
@@ -72,6 +81,9 @@ bool wcore_add(struct wcore *w, uint64_t id, uint32_t len)
     ASSERT(id != 0 && len != 0);
     if (w->count == WCORE_PACKETS) {
         return false;
+    }
+    if (w->ring == NULL) {
+        w->ring = x_alloc(WCORE_PACKETS * sizeof(*w->ring));
     }
     *packet(w, w->count++) = (struct wcore_packet){ .id = id, .len = len };
     return true;

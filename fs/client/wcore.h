@@ -73,7 +73,7 @@ struct wcore {
     uint32_t head;   /* of the ring */
     uint32_t count;
     uint32_t in_flight;
-    struct wcore_packet ring[WCORE_PACKETS];
+    struct wcore_packet *ring; /* WCORE_PACKETS of them; NULL until there is one */
     struct wcore_block live[WCORE_LIVE];
     size_t live_count;
     struct wcore_block *gone; /* not committed or not synced yet */
@@ -84,6 +84,8 @@ struct wcore {
 void wcore_init(struct wcore *w, uint32_t window);
 void wcore_fini(struct wcore *w);
 
+/* With no packet in the queue: gives memory back. */
+void wcore_slim(struct wcore *w);
 /* False when the queue is full. */
 bool wcore_add(struct wcore *w, uint64_t id, uint32_t len);
 struct wcore_action wcore_next(const struct wcore *w, enum wcore_goal goal);

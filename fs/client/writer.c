@@ -61,14 +61,26 @@ void writer_free(struct node *n)
         return;
     }
     give_streams(n);
-    for (size_t i = 0; i < WRITER_BUFS; i++) {
+    for (size_t i = 0; w->buf != NULL && i < WRITER_BUFS; i++) {
         wbuf_free(n->c, w->buf[i]);
     }
+    free(w->buf);
     wbuf_free(n->c, w->cur);
     extmap_clear(&w->dirty);
     wcore_fini(&w->core);
     free(w);
     n->writer = NULL;
+}
+
+void writer_slim_locked(struct node *n)
+{
+    struct writer *w = n->writer;
+
+    if (w != NULL && w->core.count == 0) {
+        wcore_slim(&w->core);
+        free(w->buf);
+        w->buf = NULL;
+    }
 }
 
 const struct extmap *writer_dirty_locked(const struct node *n)
@@ -176,6 +188,9 @@ static bool enqueue_locked(struct writer *w)
         return false;
     }
     w->streaming = w->streaming || b->len >= PACKET_BYTES / 2;
+    if (w->buf == NULL) {
+        w->buf = x_alloc(WRITER_BUFS * sizeof(struct wbuf *));
+    }
     w->buf[b->id % WRITER_BUFS] = b;
     w->cur = NULL;
     return true;

@@ -29,8 +29,8 @@ struct wbuf {
 struct writer {
     /* guarded by: n->mu */
     struct wcore core;
-    struct wbuf *buf[WRITER_BUFS]; /* queued ones by id */
-    struct wbuf *cur;              /* being filled */
+    struct wbuf **buf; /* queued ones by id: WRITER_BUFS places; NULL until there is one */
+    struct wbuf *cur;  /* being filled */
     uint64_t next_id;
     struct extmap dirty; /* file -> buffer id and place in it */
     bool streaming;      /* has filled a buffer: gets blocks of its own */
@@ -62,6 +62,7 @@ void writer_release(struct node *n);
 void writer_free(struct node *n);
 
 /* With n->mu held: */
+void writer_slim_locked(struct node *n); /* it is idle, and may be for long */
 bool writer_idle_locked(const struct node *n);
 uint64_t writer_end_locked(const struct node *n); /* end of the last byte in a buffer */
 const struct extmap *

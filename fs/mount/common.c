@@ -162,29 +162,6 @@ bool touched_since(struct mount *m, uint64_t ino, uint64_t since)
     return atomic_load(&m->touched[ino % TOUCHED_SLOTS]) > since;
 }
 
-/* ---- a buffer for each worker ---- */
-
-static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
-static pthread_key_t buffer_key;
-
-static void buffer_key_make(void)
-{
-    ASSERT(pthread_key_create(&buffer_key, free) == 0);
-}
-
-void *thread_buffer(void)
-{
-    void *p;
-
-    (void)pthread_once(&buffer_once, buffer_key_make);
-    p = pthread_getspecific(buffer_key);
-    if (p == NULL) {
-        p = aligned_alloc(4096, WRITE_BYTES);
-        ASSERT(p != NULL && pthread_setspecific(buffer_key, p) == 0);
-    }
-    return p;
-}
-
 /* ---- who has which extended attributes ---- */
 
 void xattr_memo_init(struct xattr_memo *x)

@@ -35,6 +35,7 @@ struct handles {
     pthread_mutex_t mu;
     uint32_t *free; /* guarded by: mu, as both below */
     uint32_t free_count, free_cap;
+    uint32_t limit;
 };
 
 static void free_slot_locked(struct handles *h, uint32_t i)
@@ -104,6 +105,7 @@ int handles_open(int fd, struct handles **ret, struct why *why)
     int err = 0;
 
     pthread_mutex_init(&h->mu, NULL);
+    h->limit = HANDLES_MAX;
     h->fd = fresh ? memfd_create("dfs-handles", MFD_CLOEXEC) : fd;
     h->objs_map = mmap(NULL, HANDLES_MAX * sizeof(*h->objs), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -142,6 +144,13 @@ void handles_close(struct handles *h)
     free(h->free);
     pthread_mutex_destroy(&h->mu);
     free(h);
+}
+
+void handles_limit(struct handles *h, uint64_t max)
+{
+    pthread_mutex_lock(&h->mu);
+    h->limit = (uint32_t)MIN(max, HANDLES_MAX);
+    pthread_mutex_unlock(&h->mu);
 }
 
 int handles_fd(const struct handles *h)
@@ -203,11 +212,11 @@ int handles_add(struct handles *h, uint64_t ino, int flags, void *obj, uint64_t 
     uint32_t i;
 
     pthread_mutex_lock(&h->mu);
-    i = h->free_count > 0 ? h->free[--h->free_count] : atomic_load(&h->s->high);
-    if (i == HANDLES_MAX) {
+    if (atomic_load(&h->s->high) - h->free_count >= h->limit) {
         pthread_mutex_unlock(&h->mu);
-        return DFS_ENOMEM;
+        return DFS_ENFILE;
     }
+    i = h->free_count > 0 ? h->free[--h->free_count] : atomic_load(&h->s->high);
     slot = &h->s->slots[i];
     atomic_store(&slot->ino, ino);
     atomic_store(&slot->flags, flags);

@@ -26,6 +26,8 @@ struct handle {
  * DFS_EDAMAGED (not that kind of memory). */
 int handles_open(int fd, struct handles **ret, struct why *why);
 void handles_close(struct handles *h); /* NULL is fine */
+/* How many may be open at a time, HANDLES_MAX at most. */
+void handles_limit(struct handles *h, uint64_t max);
 /* Of the shared memory: borrowed. */
 int handles_fd(const struct handles *h);
 /* HANDLES_SPARE bytes in it, zero at the beginning. */
@@ -36,7 +38,7 @@ void *handles_spare(struct handles *h);
 int handles_leave(struct handles *h, struct slice s);
 int handles_left(struct handles *h, struct slice *ret); /* to be freed */
 
-/* obj is the object behind it, never NULL. Errors: DFS_ENOMEM. */
+/* obj is the object behind it, never NULL. Errors: DFS_ENFILE. */
 int handles_add(struct handles *h, uint64_t ino, int flags, void *obj, uint64_t *ret_fh);
 /* The object; NULL when this process has none yet. */
 void *handles_get(const struct handles *h, uint64_t fh);

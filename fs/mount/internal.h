@@ -184,8 +184,6 @@ void touch(struct mount *m, uint64_t ino);
 uint64_t touch_now(struct mount *m);
 /* Was it (or one that shares its slot) changed since touch_now() gave that? */
 bool touched_since(struct mount *m, uint64_t ino, uint64_t since);
-/* A buffer of WRITE_BYTES that belongs to this thread. */
-void *thread_buffer(void);
 
 void xattr_memo_init(struct xattr_memo *x);
 void xattr_memo_fini(struct xattr_memo *x);
@@ -291,6 +289,17 @@ bool upgrade_leave(struct mount *m);
 
 /* In mount.c: all but workers and signals. */
 void mount_stop_threads(struct mount *m);
+
+/* ---- work.c ---- */
+
+/* client.cache is shared out. Before workers serve. */
+void work_set_up(uint64_t memory);
+/* Before the next request is read into p: this worker's last one is answered. */
+void work_wait(void *p, size_t size);
+/* It was read, or n is negative. */
+void work_took(const void *p, ssize_t n);
+/* A buffer of WRITE_BYTES that belongs to this thread. */
+void *thread_buffer(void);
 
 /* ---- ops_wrap.c ---- */
 

@@ -24,11 +24,12 @@
 #include "cluster/net/metrics_http.h"
 
 #include "fs/client/locks.h"
+#include "fs/client/memory.h"
 #include "fs/mount/internal.h"
 #include "fs/mount/point.h"
 
 #define WORKERS_MAX    1024 /* more than programs that may wait for dead servers: df needs one, too */
-#define WORKERS_IDLE   16   /* that stay; each keeps buffers of 2 MiB */
+#define WORKERS_IDLE   16   /* that stay */
 #define BACKGROUND_MAX 64
 #define BUSY_WAIT_MS   3000 /* for open files after a signal */
 #define WAKE_US        20000
@@ -308,7 +309,8 @@ static int serve(struct mount *m, bool *ret_leave, struct why *why)
     ASSERT(cfg != NULL);
     fuse_loop_cfg_set_clone_fd(cfg, 1);
     fuse_loop_cfg_set_max_threads(cfg, workers_max());
-    fuse_loop_cfg_set_idle_threads(cfg, WORKERS_IDLE);
+    fuse_loop_cfg_set_idle_threads(
+        cfg, (unsigned)MIN(WORKERS_IDLE, memory_places(m->conf->client_cache)));
     do {
         upgrade_listen(true);
         err = fuse_session_loop_mt(m->se, cfg);
@@ -421,8 +423,12 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
     m->timeout_s = (double)conf->attr_timeout / 1000;
     xattr_memo_init(&m->memo);
     m->groups = groups_new();
+    work_set_up(conf->client_cache);
     signals_set_up(m); /* before any thread */
     err = handles_open(m->guard.state, &m->handles, why);
+    if (err == 0) {
+        handles_limit(m->handles, memory_files(conf->client_cache));
+    }
     if (err == 0 && m->guard.resumed) {
         err = takeover_connect(m, name, &root, why);
     } else if (err == 0) {

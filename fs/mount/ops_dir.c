@@ -235,6 +235,16 @@ static bool put_entry(struct mount *m, struct out *o, const struct dirh *h,
     return put(o, h->page.names + d->name, &e, d->off);
 }
 
+/* All of them are told: a directory that stays open needs no memory for them. */
+static void forget_entries(struct dirh *h)
+{
+    struct dir_page rest = { .cookie = h->page.cookie, .eof = true };
+
+    dir_page_fini(&h->page);
+    h->page = rest;
+    h->pos = 0;
+}
+
 static int fill_locked(struct mount *m, struct dirh *h, fuse_ino_t node, struct out *o)
 {
     if (h->at == 0) {
@@ -257,6 +267,7 @@ static int fill_locked(struct mount *m, struct dirh *h, fuse_ino_t node, struct 
             }
             h->at = h->page.entries[h->pos++].off;
         } else if (h->page.eof) {
+            forget_entries(h);
             return 0;
         } else {
             int err = h->err != 0 ? h->err : next_page_locked(m, h, o->plus);

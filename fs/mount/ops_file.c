@@ -84,7 +84,7 @@ static int settled(struct mount *m, struct fileh *h, uint64_t writes, int err)
     return err;
 }
 
-/* The kernel's number; DFS_ENOMEM when too many are open. */
+/* The kernel's number; DFS_ENFILE when too many are open. */
 static int number(struct mount *m, struct fileh *h, struct fuse_file_info *fi)
 {
     int err = handles_add(m->handles, file_ino(h->f), fi->flags, h, &h->fh);

@@ -52,7 +52,9 @@ static ssize_t on_read(int fd, void *p, size_t size, void *userdata UNUSED)
             errno = EINTR;
             return -1;
         }
+        work_wait(p, size);
         n = read(fd, p, size);
+        work_took(p, n);
     } while (n < 0 && errno == EINTR && atomic_load(&home.wanted));
     return n;
 }

@@ -318,37 +318,57 @@ while (now := time.monotonic() - start) < 2 * half:
 print(*peak, n)' "$@"
 }
 
-# Four at a time write, then read, four times what the cache holds.
+# COUNT at a time write, then read, MIB each.
 streams() {
     local i pids=()
-    for i in 1 2 3 4; do
-        head -c 64M /dev/zero >"stream-$i" &
+    for i in $(seq "$1"); do
+        head -c "$2M" /dev/zero >"stream-$i" &
         pids+=($!)
     done
-    wait "${pids[@]}"
+    for i in "${pids[@]}"; do wait "$i" || return 1; done
     sync -f .
     echo 3 >/proc/sys/vm/drop_caches
     pids=()
-    for i in 1 2 3 4; do
-        cmp -n 67108864 "stream-$i" /dev/zero &
+    for i in $(seq "$1"); do
+        cmp -n $(($2 << 20)) "stream-$i" /dev/zero &
         pids+=($!)
     done
     for i in "${pids[@]}"; do wait "$i" || return 1; done
 }
 
+# So many files are open and were written to; then all of them, and the listing of their directory,
+# are read.
+open_files() { # COUNT
+    python3 -c 'import os, sys
+os.mkdir("open")
+fds = [os.open("open/%d" % i, os.O_CREAT | os.O_RDWR) for i in range(int(sys.argv[1]))]
+for fd in fds:
+    os.write(fd, b"x" * 9000)
+assert all(len(os.pread(fd, 10000, 0)) == 9000 for fd in fds)
+assert len([e.stat() for e in os.scandir("open")]) == len(fds)' "$1"
+}
+
+peak() { # PID: MiB, of its whole life
+    awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/$1/status"
+}
+
 @test "programs: the memory of a mount has a bound, and does not grow" {
-    local pid first second rounds limit
+    local pid first second rounds limit=64 # client.cache
     grep -qE '__[at]san_init' "$(realpath "$DFS")" && skip "a sanitizer keeps what is freed"
-    # five quarters of client.cache for unsent data and read-ahead; threads, requests, the program
-    limit=$((64 * 5 / 4 + 80))
     pid=$(pid_of c mount-1)
-    streams # after it, everything that is filled once is filled
+    streams 4 64
+    streams 32 8
+    open_files 800
+    echo "peak of $(peak "$pid") MiB"
+    [ "$(peak "$pid")" -le $limit ]
+    # after it, everything that is filled once is filled
     # shellcheck disable=SC2046 # the mount's guard is small, and counts
     churn $((DFS_LONG ? 3600 : 8)) "$pid" $(pgrep -P "$pid") >"$T/churn"
     read -r first second rounds <"$T/churn"
     echo "first half $first MiB, second half $second MiB, $rounds rounds"
     [ "$first" -gt 0 ]
-    [ "$first" -lt $limit ]
-    [ "$second" -lt $limit ]
-    [ "$second" -le $((first + 16)) ]
+    [ "$first" -le $limit ]
+    [ "$second" -le $limit ]
+    [ "$second" -le $((first + 8)) ]
+    [ "$(peak "$pid")" -le $limit ]
 }
