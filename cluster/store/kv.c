@@ -12,6 +12,8 @@
 #include "cluster/store/kv.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -46,6 +48,12 @@ struct kv {
     uint64_t counted;       /* last transaction in pending_pages */
     uint64_t pending_pages; /* freed since the checkpoint on disk */
     uint64_t begun_pages;   /* of these, before the checkpoint being made */
+    bool uncounted;         /* there were commits since they were counted */
+
+    MDB_txn *txn;             /* the writer's; between writes only while it is kept */
+    bool writing;             /* the writer's: a write has begun */
+    pthread_mutex_t kept_mu;  /* held by whoever uses a txn that is kept */
+    _Atomic bool kept, lost;  /* changed by the writer, under kept_mu */
 };
 
 int kv_err(int rc)
@@ -214,6 +222,8 @@ int kv_open(const char *dir, uint64_t map_bytes, const char *const *names, size_
     int err;
 
     kv->lock_fd = -1;
+    kv->uncounted = true;
+    pthread_mutex_init(&kv->kept_mu, NULL);
     kv->state_path = x_printf("%s/state", dir);
     kv->data_path = x_printf("%s/data.mdb", dir);
     kv->checkpoint_path = x_printf("%s/checkpoint", dir);
@@ -237,6 +247,7 @@ void kv_close(struct kv *kv)
     if (kv == NULL) {
         return;
     }
+    mdb_txn_abort(kv->txn);
     mdb_txn_abort(kv->pin);
     mdb_txn_abort(kv->next_pin);
     if (kv->env != NULL) {
@@ -244,6 +255,7 @@ void kv_close(struct kv *kv)
     }
     checkpoint_fini(&kv->next);
     io_close(kv->lock_fd);
+    pthread_mutex_destroy(&kv->kept_mu);
     free(kv->dbis);
     free(kv->state_path);
     free(kv->data_path);
@@ -263,15 +275,138 @@ MDB_env *kv_env(const struct kv *kv)
     return kv->env;
 }
 
+/* ---- writing ---- */
+
 int kv_write_begin(struct kv *kv, MDB_txn **ret)
 {
-    return kv_err(mdb_txn_begin(kv->env, NULL, 0, ret));
+    int rc = 0;
+
+    ASSERT(!kv->writing);
+    if (kv->lost) {
+        return DFS_EIO;
+    }
+    if (kv->kept) {
+        pthread_mutex_lock(&kv->kept_mu);
+    } else {
+        rc = mdb_txn_begin(kv->env, NULL, 0, &kv->txn);
+    }
+    kv->writing = rc == 0;
+    *ret = kv->txn;
+    return kv_err(rc);
+}
+
+/* No transaction is open any more. lost: it was kept, and is not in the database. */
+static void closed(struct kv *kv, bool lost)
+{
+    kv->txn = NULL;
+    kv->writing = false;
+    if (kv->kept) {
+        kv->lost = lost; /* before kept: nobody may take the older state for the newest one */
+        kv->kept = false;
+        pthread_mutex_unlock(&kv->kept_mu);
+    }
+}
+
+int kv_commit(struct kv *kv)
+{
+    int err = FAULT("kv.commit");
+
+    ASSERT(kv->writing);
+    if (err != 0) {
+        mdb_txn_abort(kv->txn);
+    } else {
+        err = kv_err(mdb_txn_commit(kv->txn));
+    }
+    kv->uncounted = true;
+    closed(kv, err != 0);
+    return err;
+}
+
+void kv_abort(struct kv *kv)
+{
+    ASSERT(kv->writing);
+    mdb_txn_abort(kv->txn);
+    closed(kv, true);
+}
+
+void kv_keep(struct kv *kv)
+{
+    ASSERT(kv->writing);
+    kv->writing = false;
+    if (!kv->kept) {
+        pthread_mutex_lock(&kv->kept_mu);
+        kv->kept = true;
+    }
+    pthread_mutex_unlock(&kv->kept_mu);
+}
+
+int kv_flush(struct kv *kv)
+{
+    MDB_txn *txn;
+    int err = kv->kept || kv->lost ? kv_write_begin(kv, &txn) : 0;
+
+    return err == 0 && kv->writing ? kv_commit(kv) : err;
+}
+
+/* ---- reading ---- */
+
+bool kv_has_kept(const struct kv *kv)
+{
+    return kv->kept;
+}
+
+bool kv_is_lost(const struct kv *kv)
+{
+    return kv->lost;
 }
 
 int kv_read_begin(struct kv *kv, MDB_txn **ret)
 {
-    return kv_err(mdb_txn_begin(kv->env, NULL, MDB_RDONLY, ret));
+    return kv->lost ? DFS_EIO : kv_err(mdb_txn_begin(kv->env, NULL, MDB_RDONLY, ret));
 }
+
+int kv_view_begin(struct kv *kv, struct kv_view *v)
+{
+    if (kv->kept) {
+        pthread_mutex_lock(&kv->kept_mu);
+        if (kv->kept) {
+            v->txn = kv->txn;
+            v->shared = true;
+            return 0;
+        }
+        pthread_mutex_unlock(&kv->kept_mu);
+    }
+    return kv_view_committed(kv, v);
+}
+
+int kv_view_committed(struct kv *kv, struct kv_view *v)
+{
+    int err = v->own == NULL ? kv_read_begin(kv, &v->own)
+              : kv->lost     ? DFS_EIO
+                             : kv_err(mdb_txn_renew(v->own));
+
+    v->txn = v->own;
+    return err;
+}
+
+void kv_view_end(struct kv *kv, struct kv_view *v)
+{
+    v->txn = NULL;
+    if (v->shared) {
+        v->shared = false;
+        pthread_mutex_unlock(&kv->kept_mu);
+    } else {
+        mdb_txn_reset(v->own);
+    }
+}
+
+void kv_view_fini(struct kv_view *v)
+{
+    mdb_txn_abort(v->own);
+    *v = (struct kv_view){ 0 };
+}
+
+/* ---- what a checkpoint would give back ---- */
 
 /* LMDB's list of free pages is database 0: transaction -> how many it freed, and which. */
 static int count_freed(struct kv *kv, MDB_txn *txn)
@@ -301,13 +436,16 @@ int kv_pending_bytes(struct kv *kv, uint64_t *ret)
 {
     MDB_stat stat;
     MDB_txn *txn;
-    int rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, &txn);
+    int rc = kv->uncounted ? mdb_txn_begin(kv->env, NULL, MDB_RDONLY, &txn) : 0;
 
     if (rc != 0) {
         return kv_err(rc);
     }
-    rc = count_freed(kv, txn);
-    mdb_txn_abort(txn);
+    if (kv->uncounted) {
+        rc = count_freed(kv, txn);
+        kv->uncounted = rc != 0;
+        mdb_txn_abort(txn);
+    }
     mdb_env_stat(kv->env, &stat);
     if (rc == 0) {
         *ret = kv->pending_pages * stat.ms_psize;
@@ -355,6 +493,10 @@ int kv_checkpoint_begin(struct kv *kv, struct why *why)
     ASSERT(kv->next_pin == NULL || kv->failed);
     if (kv->failed) {
         return why_set(why, DFS_EIO, "%s: an earlier checkpoint failed", kv->checkpoint_path);
+    }
+    err = kv_flush(kv);
+    if (err != 0) {
+        return why_set(why, err, "%s: %s", kv->data_path, err_text(err));
     }
     rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, &kv->next_pin);
     if (rc != 0) {

@@ -10,6 +10,7 @@
 #define BATCH_FORMAT   1
 #define BATCH_COUNT_AT 18
 #define REPLIES_MAX    (64 * MIB) /* of one batch */
+#define BATCH_WEIGHT   KIB        /* bytes that weigh as much as a command */
 
 static const char *const db_names[DB_COUNT] = {
     [DB_META] = "meta",         [DB_INODES] = "inodes",
@@ -238,8 +239,9 @@ static int run(struct ns_tx *tx, const struct ns_command *cmd, struct wire_out *
     return run_once(tx, cmd, out);
 }
 
+/* *ret_own: commands of the leader itself are among them. */
 static int apply_all(struct ns *ns, MDB_txn *txn, const struct ns_batch_head *head,
-                     struct wire_in *in)
+                     struct wire_in *in, bool *ret_own)
 {
     struct wire_out *out = &ns->replies;
 
@@ -253,6 +255,7 @@ static int apply_all(struct ns *ns, MDB_txn *txn, const struct ns_batch_head *he
         if (err != 0) {
             return err;
         }
+        *ret_own = *ret_own || ns_kind(cmd.type) == NS_KIND_LOG;
         a->off = out->len;
         tx.choice = cmd.choice;
         a->status = run(&tx, &cmd, out);
@@ -269,6 +272,41 @@ static int apply_all(struct ns *ns, MDB_txn *txn, const struct ns_batch_head *he
     return 0;
 }
 
+void ns_keep(struct ns *ns, size_t commands)
+{
+    ns->keep_max = commands;
+}
+
+static int failed(uint64_t index, int err, struct why *why)
+{
+    return why_set(
+        why, err, "metadata database: entry %ju: %s%s", (uintmax_t)index, err_text(err),
+        err == DFS_ENOSPC ? " (its disk is full, or metadata.max is reached)"
+        : err == DFS_EIO  ? " (or its disk is full)" /* LMDB's word for half a write */
+                          : "");
+}
+
+int ns_flush(struct ns *ns, struct why *why)
+{
+    int err = kv_flush(ns->kv);
+
+    ns->kept = 0;
+    return err != 0 ? failed(ns->state.applied, err, why) : 0;
+}
+
+/* Ends the write of a batch. The leader's own commands are committed: whoever waits for one reads what is
+ * committed. */
+static int end_write(struct ns *ns, size_t weight, bool own)
+{
+    if (own || ns->kept + weight > ns->keep_max) {
+        ns->kept = 0;
+        return kv_commit(ns->kv);
+    }
+    ns->kept += weight;
+    kv_keep(ns->kv);
+    return 0;
+}
+
 int ns_apply(struct ns *ns, uint64_t index, struct slice batch, ns_reply_fn *fn, void *arg,
              struct why *why)
 {
@@ -276,28 +314,32 @@ int ns_apply(struct ns *ns, uint64_t index, struct slice batch, ns_reply_fn *fn,
     struct ns_state before = ns->state;
     struct ns_batch_head head;
     MDB_txn *txn = NULL;
+    bool own = false;
+    size_t weight;
     int err;
 
     if (index <= before.applied) {
         return 0;
     }
     err = get_head(&in, &head);
+    weight = err == 0 ? MAX(head.count, batch.len / BATCH_WEIGHT) : 0;
+    if (err == 0 && weight > ns->keep_max) {
+        err = kv_flush(ns->kv); /* a large one: questions are answered beside it */
+    }
     err = err != 0 ? err : kv_write_begin(ns->kv, &txn);
-    err = err != 0 ? err : apply_all(ns, txn, &head, &in);
-    ns->state.applied = index;
-    err = err != 0 ? err : ns_state_store(ns, txn);
     if (err == 0) {
-        err = kv_err(mdb_txn_commit(txn));
-    } else {
-        mdb_txn_abort(txn);
+        err = apply_all(ns, txn, &head, &in, &own);
+        ns->state.applied = index;
+        err = err != 0 ? err : ns_state_store(ns, txn);
+        if (err == 0) {
+            err = end_write(ns, weight, own);
+        } else {
+            kv_abort(ns->kv);
+        }
     }
     if (err != 0) {
         ns->state = before;
-        return why_set(
-            why, err, "metadata database: entry %ju: %s%s", (uintmax_t)index, err_text(err),
-            err == DFS_ENOSPC ? " (its disk is full, or metadata.max is reached)"
-            : err == DFS_EIO  ? " (or its disk is full)" /* LMDB's word for half a write */
-                              : "");
+        return failed(index, err, why);
     }
     atomic_store(&ns->applied, index);
     for (uint32_t i = 0; fn != NULL && i < head.count; i++) {

@@ -54,8 +54,8 @@ void ns_batch_add(struct wire_out *out, const struct ns_command *cmd);
 /* Sets head.count at the end. */
 void ns_batch_end(struct wire_out *out, uint32_t count);
 
-/* The answer to command i of the batch (reply is borrowed). Called in order, after the transaction
- * that holds all of them has committed. */
+/* The answer to command i of the batch (reply is borrowed). Called in order, when all of them are in the
+ * database: committed, or kept. */
 typedef void ns_reply_fn(void *arg, uint32_t i, int status, struct slice reply);
 
 /* What changed, for the leader's memory; any may be NULL. Called while applying. */
@@ -75,6 +75,15 @@ void ns_set_events(struct ns *ns, const struct ns_events *ev);
  * answer; an error from here means that the database is broken or full and the master must stop. */
 int ns_apply(struct ns *ns, uint64_t index, struct slice batch, ns_reply_fn *fn, void *arg,
              struct why *why);
+
+/* From now on small batches of clients' commands alone are kept (kv_keep) and not committed each, up to so
+ * many commands together; 0 is the beginning. ns_query and ns_get_space see them; everything else
+ * sees what is committed: a snapshot between two batches, that holds all commands of the leader itself which were
+ * answered. What is kept when the database is closed or a checkpoint is gone back to comes
+ * again from the log. */
+void ns_keep(struct ns *ns, size_t commands);
+/* Commits what is kept. Errors as ns_apply's: what was answered is in the log, but not here. */
+int ns_flush(struct ns *ns, struct why *why);
 
 /* ---- questions ---- */
 

@@ -63,6 +63,8 @@ struct ns {
     _Atomic uint64_t applied; /* any thread */
 
     /* the applying thread's */
+    size_t keep_max; /* weight of what may be kept */
+    size_t kept;     /* weight of what is kept */
     struct ns_state state;
     struct wire_out replies; /* of the batch */
     struct ns_answer *answers;

@@ -52,6 +52,9 @@ int ns_ask_readlink(struct ns_reader *r, const struct readlink_req *req, struct 
 /* What an entry takes in the list without its name and attr. */
 #define ENTRY_BYTES 28
 
+/* A page while the writer waits for it: less than a millisecond. */
+#define SHARED_BYTES (64 * KIB)
+
 struct page {
     struct ns_reader *r;
     uint64_t ino;
@@ -100,9 +103,10 @@ static bool add_entry(void *arg, struct slice key, struct slice val, int *ret_er
 
 int ns_ask_readdir(struct ns_reader *r, const struct readdir_req *req, struct readdir_rep *rep)
 {
-    struct page p = {
-        .r = r, .ino = req->ino, .max = MIN(req->max_bytes, LIMIT_REPLY / 2), .plus = req->plus != 0
-    };
+    struct page p = { .r = r,
+                      .ino = req->ino,
+                      .max = MIN(req->max_bytes, r->view.shared ? SHARED_BYTES : LIMIT_REPLY / 2),
+                      .plus = req->plus != 0 };
     struct ns_key16 from;
     struct attr a;
     int err = ns_inode_dir(&r->v, req->ino, &a);

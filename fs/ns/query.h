@@ -7,7 +7,8 @@
 #define NS_BLOCK_SLOTS (2 * LIMIT_COMMIT_EXTENTS) /* a power of two */
 
 struct ns_reader {
-    struct ns_view v;           /* txn is reset between questions, and renewed */
+    struct ns_view v;           /* txn: the view's, of the question being answered */
+    struct kv_view view;
     const struct call_hdr *who; /* asks; of the question being answered */
     struct wire_out attr;
     struct wire_out list;
@@ -18,7 +19,10 @@ struct ns_reader {
     uint64_t seen[NS_BLOCK_SLOTS]; /* hash set of the blocks listed; 0 = free */
 };
 
+/* What is committed: for what may take long, and for tasks. */
 int ns_reader_begin(struct ns_reader *r);
+/* All that was applied: for answers to clients. The writer may have to wait (kv_view_begin). */
+int ns_reader_look(struct ns_reader *r);
 void ns_reader_end(struct ns_reader *r);
 /* Encoded, borrowed until the next call. */
 struct slice ns_reader_attr(struct ns_reader *r, const struct attr *a);

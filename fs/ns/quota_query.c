@@ -191,7 +191,7 @@ int ns_get_space(struct ns_reader *r, uint64_t ino, struct ns_space *ret)
                           .total_inodes = UINT64_MAX,
                           .free_inodes = UINT64_MAX };
     struct attr a;
-    int err = ns_reader_begin(r);
+    int err = ns_reader_look(r);
 
     if (err != 0) {
         return err;

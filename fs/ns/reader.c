@@ -1,4 +1,4 @@
-/* Readers: one read transaction each, renewed for every question so that it never pins old pages. */
+/* Readers: one view each, begun for every question so that it never pins old pages. */
 #include <xxhash.h>
 
 #include "fs/ns/query.h"
@@ -20,7 +20,7 @@ void ns_reader_free(struct ns_reader *r)
     if (r == NULL) {
         return;
     }
-    mdb_txn_abort(r->v.txn);
+    kv_view_fini(&r->view);
     wire_out_fini(&r->attr);
     wire_out_fini(&r->list);
     wire_out_fini(&r->blocks);
@@ -30,15 +30,24 @@ void ns_reader_free(struct ns_reader *r)
 
 int ns_reader_begin(struct ns_reader *r)
 {
-    if (r->v.txn == NULL) {
-        return kv_read_begin(r->v.ns->kv, &r->v.txn);
-    }
-    return kv_err(mdb_txn_renew(r->v.txn));
+    int err = kv_view_committed(r->v.ns->kv, &r->view);
+
+    r->v.txn = r->view.txn;
+    return err;
+}
+
+int ns_reader_look(struct ns_reader *r)
+{
+    int err = kv_view_begin(r->v.ns->kv, &r->view);
+
+    r->v.txn = r->view.txn;
+    return err;
 }
 
 void ns_reader_end(struct ns_reader *r)
 {
-    mdb_txn_reset(r->v.txn);
+    kv_view_end(r->v.ns->kv, &r->view);
+    r->v.txn = NULL;
 }
 
 struct slice ns_reader_attr(struct ns_reader *r, const struct attr *a)
@@ -89,7 +98,8 @@ static int answer(struct ns_reader *r, uint16_t type, struct slice msg, struct w
 int ns_query(struct ns_reader *r, const struct call_hdr *hdr, uint16_t type, struct slice msg,
              ns_node_state_fn *state, void *arg, struct wire_out *rep)
 {
-    int err = ns_reader_begin(r);
+    /* A list of all quotas may take long: of what is committed. */
+    int err = type == RPC_quota_list ? ns_reader_begin(r) : ns_reader_look(r);
 
     if (err == 0 && type == RPC_quota_list && hdr->uid != 0) {
         ns_reader_end(r);

@@ -31,6 +31,12 @@ void master_stop(struct master *m, int err, const char *text)
     uv_stop(&m->core.loop);
 }
 
+void master_fail(struct master *m, int err, const char *text)
+{
+    atomic_store(&m->leads, false);
+    master_stop(m, err, text);
+}
+
 /* ---- the log's side ---- */
 
 static uint64_t fsm_applied(void *arg)
@@ -43,8 +49,9 @@ static uint64_t fsm_applied(void *arg)
 static int fsm_checkpoint_begin(void *arg, struct why *why)
 {
     struct master *m = arg;
+    int err = master_keep_flush(m, why);
 
-    return kv_checkpoint_begin(ns_kv(m->ns), why);
+    return err != DFS_OK ? err : kv_checkpoint_begin(ns_kv(m->ns), why);
 }
 
 static int fsm_checkpoint_sync(void *arg, struct why *why)
@@ -71,10 +78,7 @@ static uint64_t fsm_pending(void *arg)
 
 static void fsm_failed(void *arg, int err, const char *text)
 {
-    struct master *m = arg;
-
-    atomic_store(&m->leads, false);
-    master_stop(m, err, text);
+    master_fail(arg, err, text);
 }
 
 /* ---- leading ---- */
@@ -281,10 +285,12 @@ static void initialise(struct master *m)
 static void fsm_leads(void *arg, bool leads)
 {
     struct master *m = arg;
+    struct why why = { "" };
 
     if (!leads) {
-        atomic_store(&m->leads, false);
-        master_stop(m, DFS_ENOTLEADER, "this master lost the lead");
+        master_fail(m, DFS_ENOTLEADER, "this master lost the lead");
+    } else if (master_keep_flush(m, &why) != DFS_OK) { /* of the replay */
+        master_fail(m, DFS_EIO, why.text);
     } else {
         atomic_store(&m->epoch, raft_node_epoch(m->node));
         if (ns_cluster(m->ns, m->cluster)) {

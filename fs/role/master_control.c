@@ -257,6 +257,10 @@ static int on_heartbeat(struct master *m, struct slice msg, struct wire_out *rep
     if (err != DFS_OK || q.done.count > DONE_MAX || q.bad.count > DONE_MAX) {
         return DFS_EMALFORMED;
     }
+    err = q.done.count + q.bad.count != 0 ? master_keep_settle(m) : DFS_OK;
+    if (err != DFS_OK) {
+        return err;
+    }
     wire_out_init(&orders, LIMIT_REPLY);
     pthread_mutex_lock(&m->map_mu);
     err = members_heartbeat(&m->members, &q, now);
@@ -309,12 +313,24 @@ static int on_bye(struct master *m, struct slice msg, struct wire_out *rep)
     return DFS_OK;
 }
 
+/* Who asks may have heard from clients of what is not committed yet. These come often, and look at no
+ * record (on_heartbeat: with news only). */
+static bool needs_no_records(uint16_t type)
+{
+    return type == RPC_server_heartbeat || type == RPC_server_chores || type == RPC_scrub_status;
+}
+
 int master_control_on(void *arg, uint16_t type, struct slice msg, struct wire_out *rep)
 {
     struct master *m = arg;
+    int err;
 
     if (!atomic_load(&m->leads)) {
         return DFS_ENOTLEADER;
+    }
+    err = needs_no_records(type) ? DFS_OK : master_keep_settle(m);
+    if (err != DFS_OK) {
+        return err;
     }
     switch (type) {
     case RPC_server_register:

@@ -2,8 +2,9 @@
  *
  * Happy path: the clients' descriptor is readable -> every command that has arrived is put into one
  * batch -> the batch is a log entry -> it is on disk -> the state machine applies it -> each
- * command is answered from inside the application, after its transaction. Meanwhile the next batch
- * gathers; a large one does not wait for the end, so that two entries are in flight at most.
+ * command is answered from inside the application, after its write (master_keep.c: which need not be
+ * committed). Meanwhile the next batch gathers; a large one does not wait for the end, so that two
+ * entries are in flight at most.
  *
  * Failures: a command that cannot go into the log (not the leader, malformed, no servers for a block)
  * is answered at once; one whose entry was not accepted gets DFS_ENOTLEADER and may be sent again
@@ -221,21 +222,6 @@ void master_core_pump(struct master *m)
 
 /* ---- applying ---- */
 
-static void on_block_changed(void *arg, uint64_t block, const struct block_rec *rec)
-{
-    struct master *m = arg;
-    struct core *c = &m->core;
-
-    if (c->event_count == c->event_cap) {
-        c->event_cap = MAX(c->event_cap * 2, 64);
-        c->events = x_realloc(c->events, c->event_cap * sizeof(*c->events));
-    }
-    c->events[c->event_count++] = (struct block_event){
-        .block = block,
-        .sealed = rec->state == BLOCK_SEALED && rec->changed_ns == c->applying_ns,
-    };
-}
-
 static void on_session_ended(void *arg, uint64_t session)
 {
     struct master *m = arg;
@@ -324,9 +310,8 @@ int master_core_apply(void *arg, uint64_t index, struct slice entry, void *submi
     err = ns_apply(m->ns, index, entry, f != NULL ? on_reply : NULL, &a, why);
     pthread_mutex_unlock(&c->applying);
     c->applying_ns = 0;
-    if (c->event_count != 0) {
-        master_keeper_blocks_changed(m, c->events, c->event_count);
-        c->event_count = 0;
+    if (err == DFS_OK) {
+        master_keep_applied(m);
     }
     master_events_tell(m);
     return err;
@@ -504,8 +489,13 @@ static void on_wake(uv_async_t *a)
     while ((cmd = next_cmd(&m->core)) != NULL) {
         struct ns_command nc = { .type = cmd->type, .msg = wire_out_slice(&cmd->msg) };
         struct batch_item item = { .cmd = cmd };
-        int err = cmd->msg.err != 0 ? cmd->msg.err : add(m, &nc, &item);
+        int err = cmd->msg.err;
 
+        if (cmd->type == MASTER_SETTLE) {
+            master_keep_on_settle(m, cmd);
+            continue;
+        }
+        err = err != DFS_OK ? err : add(m, &nc, &item);
         if (err != DFS_OK) {
             cmd->done(cmd, err, SLICE_EMPTY);
         }
@@ -553,7 +543,7 @@ int master_core_call(struct master *m, uint16_t type, struct slice msg, struct w
 void master_core_init(struct master *m)
 {
     struct core *c = &m->core;
-    struct ns_events ev = { .map = { .arg = m, .block_changed = on_block_changed },
+    struct ns_events ev = { .map = { .arg = m, .block_changed = master_keep_on_block },
                             .session_ended = on_session_ended,
                             .inode_changed = master_events_on_inode,
                             .entry_changed = master_events_on_entry,
@@ -572,6 +562,7 @@ void master_core_init(struct master *m)
     uv_async_init(&c->loop, &c->wake, on_wake);
     c->wake.data = m;
     ns_set_events(m->ns, &ev);
+    master_keep_init(m);
 }
 
 void master_core_close(struct master *m)
@@ -612,12 +603,12 @@ void master_core_fini(struct master *m)
     struct core *c = &m->core;
 
     uv_close((uv_handle_t *)&c->wake, NULL);
+    master_keep_fini(m);
     if (m->serving) {
         uv_close((uv_handle_t *)&c->clients, NULL);
     }
     uv_run(&c->loop, UV_RUN_NOWAIT);
     batch_free(c->gather);
-    free(c->events);
     free(c->news);
     wire_out_fini(&c->names);
     pthread_mutex_destroy(&c->mu);

@@ -1,6 +1,8 @@
 /* What the files of the master share.
  *
  * Locks, each held for short, never two at a time but in this order:
+ *   applying     a batch is applied and answered
+ *   kv's         what is kept is used: by the core that applies, by questions of clients (kv_view)
  *   map_mu       members, repair, strays (replication's picture of the cluster)
  *   sessions_mu  sessions
  *   locks_mu     locks
@@ -87,6 +89,7 @@ struct core {
     uv_poll_t clients;
     uv_poll_t signals;
     uv_async_t wake;
+    uv_timer_t flush; /* runs while something is kept */
     struct batch *gather;
     struct list full; /* batches that wait for their turn */
     unsigned int full_count;
@@ -95,10 +98,10 @@ struct core {
     _Atomic uint64_t pending_since_us; /* the oldest entry in flight was sent then; 0: none is */
     bool paused;                       /* clients are not listened to */
     int64_t applying_ns;               /* of the batch that is being applied; 0 outside */
-    struct block_event *events;        /* of the batch that is being applied */
+    struct block_event *events;        /* of what is not committed yet */
     size_t event_count;
     size_t event_cap;
-    struct news *news; /* of the batch that is being applied, as all of these */
+    struct news *news; /* of the batch that is being applied, as these */
     size_t news_count;
     size_t news_cap;
     struct wire_out names;
@@ -216,6 +219,8 @@ struct master {
 
 /* The core thread's loop ends; why the process stops is kept when it is the first reason. */
 void master_stop(struct master *m, int err, const char *text);
+/* The same, and nobody is answered any more. */
+void master_fail(struct master *m, int err, const char *text);
 
 /* master_core.c */
 void master_core_init(struct master *m);
@@ -239,6 +244,21 @@ void master_core_serve(struct master *m);
 void master_core_close(struct master *m);
 /* Answers what is in flight: the log never will. */
 void master_core_abandon(struct master *m);
+
+/* master_keep.c */
+#define MASTER_SETTLE 0 /* a command of no type, for which there is no entry */
+void master_keep_init(struct master *m);
+void master_keep_fini(struct master *m);
+/* mapdb_events: gathers. */
+void master_keep_on_block(void *arg, uint64_t block, const struct block_rec *rec);
+/* A batch was applied: it is committed now, or soon. */
+void master_keep_applied(struct master *m);
+/* Core's thread: commits what is kept. An error has to end the process. */
+int master_keep_flush(struct master *m, struct why *why);
+void master_keep_on_settle(struct master *m, struct master_cmd *cmd);
+/* Any thread but the core's and those that it joins before master_core_close(), without locks: all that was
+ * answered up to now is committed when this returns. */
+int master_keep_settle(struct master *m);
 
 /* master_query.c */
 void master_query_init(struct master *m);

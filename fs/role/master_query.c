@@ -188,6 +188,9 @@ static int answer(struct master *m, struct query_state *q, struct rpc_loop *loop
     case RPC_lock_get:
     case RPC_lock_claim:
         return master_locks_query(m, q, &hdr, token.type, msg);
+    case RPC_quota_list:
+        err = master_keep_settle(m);
+        return err != DFS_OK ? err : ns_query(q->reader, &hdr, token.type, msg, NULL, NULL, &q->rep);
     default:
         err = ns_query(q->reader, &hdr, token.type, msg, master_query_node_state, m, &q->rep);
         if (err == DFS_OK && token.type == RPC_lookup) {
@@ -211,5 +214,8 @@ void master_query_on(void *arg, struct rpc_loop *loop, struct rpc_token token, s
         return;
     }
     err = err != DFS_OK ? err : q->rep.err;
+    if (err == DFS_EIO && kv_is_lost(ns_kv(m->ns))) {
+        err = DFS_ENOTLEADER; /* the process is about to end: the next one knows */
+    }
     rpc_reply(loop, token, err, err == DFS_OK ? wire_out_slice(&q->rep) : SLICE_EMPTY);
 }

@@ -2,7 +2,8 @@
  *
  * A command is decoded, put into a batch, appended to the log, and applied once the log has it on
  * disk. A crash loses the tables, the batch that is gathering and, by chance, the entry that was not
- * on disk yet; the database falls back to its last checkpoint and the log is replayed.
+ * on disk yet; the database falls back to its last checkpoint and the log is replayed. Between two
+ * commands of clients the database may be uncommitted, as the real master's (ns_keep).
  */
 #include "test/sim/master_int.h"
 
@@ -194,14 +195,12 @@ static void block_changed(void *arg, uint64_t block, const struct block_rec *rec
     }
 }
 
-static void apply_one(struct sim_master *m, uint64_t index)
+void master_settle(struct sim_master *m)
 {
     struct why why = { "" };
 
-    m->changed_count = 0;
-    if (ns_apply(m->ns, index, slice_of(m->log[index - 1].p, m->log[index - 1].len), on_applied, m,
-                 &why) != 0) {
-        sim_fail(&m->cl->sim, "apply %ju: %s", (uintmax_t)index, why.text);
+    if (ns_flush(m->ns, &why) != 0) {
+        sim_fail(&m->cl->sim, "flush: %s", why.text);
     }
     for (size_t i = 0; i < m->changed_count; i++) {
         struct block_rec rec;
@@ -212,6 +211,32 @@ static void apply_one(struct sim_master *m, uint64_t index)
                 repair_sealed(m->repair, m->changed[i], &rec, master_now_ms(m));
             }
         }
+    }
+    m->changed_count = 0;
+}
+
+static void settle(void *arg, uint64_t unused)
+{
+    struct sim_master *m = arg;
+
+    (void)unused;
+    m->settling = false;
+    master_settle(m);
+}
+
+static void apply_one(struct sim_master *m, uint64_t index)
+{
+    struct why why = { "" };
+
+    if (ns_apply(m->ns, index, slice_of(m->log[index - 1].p, m->log[index - 1].len), on_applied, m,
+                 &why) != 0) {
+        sim_fail(&m->cl->sim, "apply %ju: %s", (uintmax_t)index, why.text);
+    }
+    if (!kv_has_kept(ns_kv(m->ns))) {
+        master_settle(m);
+    } else if (!m->settling) {
+        m->settling = true;
+        sim_after(&m->cl->sim, SIM_MASTER, 10 * SIM_MS, settle, m, 0);
     }
 }
 
@@ -241,6 +266,7 @@ static void on_durable(void *arg, uint64_t index)
     if (index % 200 == 0) { /* commits go on while it is made */
         struct why why = { "" };
 
+        master_settle(m);
         if (kv_checkpoint_begin(ns_kv(m->ns), &why) != 0) {
             sim_fail(&m->cl->sim, "checkpoint: %s", why.text);
         }
@@ -618,6 +644,9 @@ void master_boot(struct sim_master *m)
         sim_fail(s, "the master does not start again: %s", why.text);
     }
     ns_set_events(m->ns, &ev);
+    ns_keep(m->ns, sim_below(s, 20));
+    m->changed_count = 0;
+    m->settling = false;
     if (ns_applied(m->ns) < m->trimmed) {
         sim_fail(s, "the database goes back to entry %ju, the log behind %ju",
                  (uintmax_t)ns_applied(m->ns), (uintmax_t)m->trimmed);
@@ -629,6 +658,7 @@ void master_boot(struct sim_master *m)
     for (uint64_t i = ns_applied(m->ns) + 1; i <= m->log_len; i++) {
         apply_one(m, i);
     }
+    master_settle(m);
     m->reader = ns_reader_new(m->ns);
     m->epoch++;
     members_init(&m->members, &mc, master_now_ms(m));
@@ -724,6 +754,7 @@ bool master_converged(struct sim_master *m, char *ret_why, size_t cap)
     struct whole w = { .m = m, .why = ret_why, .cap = cap, .ok = true };
     MDB_txn *t;
 
+    master_settle(m);
     if (kv_read_begin(ns_kv(m->ns), &t) != 0) {
         return false;
     }

@@ -53,9 +53,10 @@ struct sim_master {
     struct repair *repair;
     struct strays strays;
     struct rng rng;
-    uint64_t changed[4096]; /* blocks that the last batch touched */
+    uint64_t changed[4096]; /* blocks that were touched since the last commit */
     bool sealed[4096];
     size_t changed_count;
+    bool settling; /* what is kept will be committed */
     struct {
         uint64_t session, seen_ms;
     } sessions[MAX_SESSIONS];
@@ -68,6 +69,8 @@ uint64_t master_now_ms(const struct sim_master *m);
 struct cmd *master_submit(struct sim_master *m, enum origin origin, uint16_t type);
 void master_send_reply(struct sim_master *m, int to, uint16_t type, uint64_t id, int status,
                        struct slice body);
+/* Commits what is kept, as before anything that a client may have told others is looked up. */
+void master_settle(struct sim_master *m);
 int master_get_block(void *arg, uint64_t block, struct block_rec *ret);
 void master_receive(void *arg, const struct sim_msg *msg);
 

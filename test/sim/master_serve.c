@@ -41,6 +41,9 @@ static void on_heartbeat(struct sim_master *m, const struct sim_msg *msg)
     if (members_heartbeat(&m->members, &req, master_now_ms(m)) != 0) {
         rep.flags = HEARTBEAT_REGISTER;
     } else {
+        if (req.done.count != 0) {
+            master_settle(m);
+        }
         in = wire_in_of(req.done.items);
         for (uint32_t i = 0; i < req.done.count; i++) {
             struct order_done d;
@@ -223,9 +226,11 @@ void master_receive(void *arg, const struct sim_msg *msg)
         on_heartbeat(m, msg);
         break;
     case RPC_server_digests:
+        master_settle(m);
         on_digests(m, msg);
         break;
     case RPC_server_range:
+        master_settle(m);
         on_range(m, msg);
         break;
     default:

@@ -1,6 +1,8 @@
 #include "cluster/store/kv.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "cluster/base/err.h"
@@ -21,6 +23,7 @@ static uint64_t model[KEYS];
 static uint64_t saved[KEYS]; /* the model at the checkpoint */
 static uint64_t last_index;
 static uint64_t saved_index;
+static uint64_t keep_of_8; /* so many of eight writes are kept, not committed */
 static struct rng rng;
 
 static const char *in(const char *dir, const char *file)
@@ -49,7 +52,7 @@ static void must_open(const char *dir)
     }
 }
 
-/* One commit: n random keys and the index. */
+/* One write: n random keys and the index. */
 static void commit_keys(int n)
 {
     uint8_t value[300] = { 0 };
@@ -77,7 +80,11 @@ static void commit_keys(int n)
     key = UINT64_MAX;
     v.mv_size = sizeof(last_index);
     CHECK_INT(mdb_put(t, kv_dbi(kv, 1), &k, &v, 0), 0);
-    CHECK_INT(mdb_txn_commit(t), 0);
+    if (rng_chance(&rng, keep_of_8, 8)) {
+        kv_keep(kv);
+    } else {
+        CHECK_INT(kv_commit(kv), 0);
+    }
 }
 
 static void commit_many(unsigned n)
@@ -121,6 +128,7 @@ static void checkpoint(void)
 /* The database holds the model, no more and no less. */
 static bool holds_model(void)
 {
+    struct kv_view view = { 0 };
     MDB_txn *t;
     MDB_cursor *c;
     MDB_val k, v;
@@ -131,7 +139,8 @@ static bool holds_model(void)
     for (size_t i = 0; i < KEYS; i++) {
         want += model[i] != 0;
     }
-    CHECK_INT(kv_read_begin(kv, &t), 0);
+    CHECK_INT(kv_view_begin(kv, &view), 0);
+    t = view.txn;
     CHECK_INT(mdb_cursor_open(t, kv_dbi(kv, 0), &c), 0);
     while ((rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) == 0) {
         memcpy(&key, k.mv_data, sizeof(key));
@@ -146,7 +155,8 @@ static bool holds_model(void)
     if (mdb_get(t, kv_dbi(kv, 1), &k, &v) == 0) {
         memcpy(&index, v.mv_data, sizeof(index));
     }
-    mdb_txn_abort(t);
+    kv_view_end(kv, &view);
+    kv_view_fini(&view);
     return same && rc == MDB_NOTFOUND && have == want && index == last_index;
 }
 
@@ -190,6 +200,7 @@ static void sh(const char *fmt, ...)
 static void opening_goes_back_to_the_checkpoint(void)
 {
     forget();
+    sh("rm -rf '%s'", in("back", ""));
     must_open("back");
     CHECK(holds_model());
     commit_many(50);
@@ -265,6 +276,179 @@ static void a_power_cut_loses_nothing_of_the_checkpoint(void)
         kv_close(kv);
         free(old);
     }
+}
+
+/* ---- what is kept ---- */
+
+static void put_number(MDB_txn *t, size_t db, uint64_t key, uint64_t number)
+{
+    MDB_val k = { sizeof(key), &key }, v = { sizeof(number), &number };
+
+    CHECK_INT(mdb_put(t, kv_dbi(kv, db), &k, &v, 0), 0);
+}
+
+static uint64_t get_number(MDB_txn *t, size_t db, uint64_t key)
+{
+    MDB_val k = { sizeof(key), &key }, v;
+    uint64_t number = 0;
+
+    if (mdb_get(t, kv_dbi(kv, db), &k, &v) == 0) {
+        memcpy(&number, v.mv_data, sizeof(number));
+    }
+    return number;
+}
+
+static void write_number(uint64_t number)
+{
+    MDB_txn *t;
+
+    CHECK_INT(kv_write_begin(kv, &t), 0);
+    put_number(t, 0, 1, number);
+    put_number(t, 1, 1, number);
+}
+
+static uint64_t committed_number(void)
+{
+    uint64_t number;
+    MDB_txn *t;
+
+    CHECK_INT(kv_read_begin(kv, &t), 0);
+    number = get_number(t, 0, 1);
+    mdb_txn_abort(t);
+    return number;
+}
+
+static uint64_t seen_number(struct kv_view *v)
+{
+    uint64_t number;
+
+    CHECK_INT(kv_view_begin(kv, v), 0);
+    number = get_number(v->txn, 0, 1);
+    CHECK_INT(get_number(v->txn, 1, 1), number);
+    kv_view_end(kv, v);
+    return number;
+}
+
+static void what_is_kept_views_see(void)
+{
+    struct kv_view v = { 0 };
+    struct why why = { "" };
+
+    must_open("kept");
+    write_number(1);
+    CHECK_INT(kv_commit(kv), 0);
+    for (uint64_t i = 2; i < 5; i++) {
+        write_number(i);
+        kv_keep(kv);
+        CHECK(kv_has_kept(kv));
+        CHECK_INT(seen_number(&v), i);
+        CHECK_INT(committed_number(), 1);
+    }
+    CHECK_INT(kv_flush(kv), 0);
+    CHECK(!kv_has_kept(kv));
+    CHECK_INT(committed_number(), 4);
+    CHECK_INT(seen_number(&v), 4);
+    CHECK_INT(kv_flush(kv), 0); /* nothing */
+    write_number(5);
+    kv_keep(kv);
+    write_number(6);
+    CHECK_INT(kv_commit(kv), 0); /* both */
+    CHECK_INT(committed_number(), 6);
+    write_number(7);
+    kv_keep(kv);
+    CHECK_INT(kv_checkpoint_begin(kv, &why), 0); /* with what is kept */
+    CHECK_INT(committed_number(), 7);
+    write_number(8);
+    kv_keep(kv); /* beside the checkpoint */
+    CHECK_INT(kv_checkpoint_sync(kv, &why), 0);
+    kv_checkpoint_end(kv);
+    CHECK_INT(seen_number(&v), 8);
+    kv_view_fini(&v);
+    kv_close(kv); /* as a crash does */
+    must_open("kept");
+    CHECK_INT(seen_number(&v), 7);
+    kv_view_fini(&v);
+    kv_close(kv);
+}
+
+static _Atomic uint64_t answered; /* writes up to this one have ended */
+static atomic_bool enough;
+
+static void *look(void *arg)
+{
+    struct kv_view v = { 0 };
+    uint64_t last = 0, looks = 0;
+
+    (void)arg;
+    while (!atomic_load(&enough) || looks == 0) {
+        uint64_t least = atomic_load(&answered);
+        uint64_t now = seen_number(&v);
+
+        CHECK(now >= least && now >= last);
+        CHECK(committed_number() <= atomic_load(&answered) + 1);
+        last = now;
+        looks++;
+    }
+    kv_view_fini(&v);
+    return NULL;
+}
+
+static void others_see_every_write_that_has_ended(void)
+{
+    pthread_t threads[2];
+
+    must_open("threads");
+    atomic_store(&answered, 0);
+    atomic_store(&enough, false);
+    for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
+        CHECK_INT(pthread_create(&threads[i], NULL, look, NULL), 0);
+    }
+    for (uint64_t n = 1; n <= 3000; n++) {
+        write_number(n);
+        if (rng_chance(&rng, 3, 4)) {
+            kv_keep(kv);
+        } else {
+            CHECK_INT(kv_commit(kv), 0);
+        }
+        atomic_store(&answered, n);
+        if (rng_chance(&rng, 1, 20)) {
+            CHECK_INT(kv_flush(kv), 0);
+        }
+    }
+    atomic_store(&enough, true);
+    for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
+        pthread_join(threads[i], NULL);
+    }
+    kv_close(kv);
+}
+
+static void nothing_is_answered_from_less_than_was_kept(void)
+{
+    struct kv_view v = { 0 };
+    struct why why = { "" };
+    MDB_txn *t;
+
+    must_open("lost");
+    write_number(1);
+    kv_abort(kv); /* alone: nobody knew of it */
+    CHECK(!kv_is_lost(kv));
+    CHECK_INT(seen_number(&v), 0);
+    write_number(2);
+    kv_keep(kv);
+    write_number(3);
+    kv_abort(kv);
+    CHECK(kv_is_lost(kv));
+    CHECK_INT(kv_view_begin(kv, &v), DFS_EIO);
+    CHECK_INT(kv_read_begin(kv, &t), DFS_EIO);
+    CHECK_INT(kv_write_begin(kv, &t), DFS_EIO);
+    CHECK_INT(kv_flush(kv), DFS_EIO);
+    CHECK_INT(kv_checkpoint_begin(kv, &why), DFS_EIO);
+    kv_view_fini(&v);
+    kv_close(kv);
+    must_open("lost");
+    CHECK_INT(seen_number(&v), 0);
+    kv_view_fini(&v);
+    kv_close(kv);
 }
 
 static void a_damaged_file_is_refused_by_name(void)
@@ -424,6 +608,30 @@ static void pending_bytes_count_what_a_checkpoint_frees(void)
 }
 
 #ifdef DFS_FAULTS
+static void a_failed_commit_loses_what_was_kept(void)
+{
+    struct kv_view v = { 0 };
+    struct why why = { "" };
+    MDB_txn *t;
+
+    must_open("commit");
+    CHECK_INT(fault_arm("kv.commit=NOSPC times=1", &why), 0);
+    write_number(1);
+    CHECK_INT(kv_commit(kv), DFS_ENOSPC);
+    CHECK(!kv_is_lost(kv)); /* nobody was told */
+    CHECK_INT(seen_number(&v), 0);
+    CHECK_INT(fault_arm("kv.commit=NOSPC times=1", &why), 0);
+    write_number(2);
+    kv_keep(kv);
+    CHECK_INT(kv_flush(kv), DFS_ENOSPC);
+    CHECK(kv_is_lost(kv) && !kv_has_kept(kv));
+    CHECK_INT(kv_view_begin(kv, &v), DFS_EIO);
+    CHECK_INT(kv_write_begin(kv, &t), DFS_EIO);
+    CHECK_INT(fault_arm("", &why), 0);
+    kv_view_fini(&v);
+    kv_close(kv);
+}
+
 static void a_failed_sync_stops_checkpoints(void)
 {
     static const char *const faults[] = {
@@ -491,6 +699,15 @@ int main(void)
     tap_run("opening goes back to the last checkpoint", opening_goes_back_to_the_checkpoint);
     tap_run("a power cut loses nothing of the checkpoint",
             a_power_cut_loses_nothing_of_the_checkpoint);
+    keep_of_8 = 5;
+    tap_run("opening goes back, with writes that are kept", opening_goes_back_to_the_checkpoint);
+    tap_run("a power cut loses nothing, with writes that are kept",
+            a_power_cut_loses_nothing_of_the_checkpoint);
+    keep_of_8 = 0;
+    tap_run("what is kept views see", what_is_kept_views_see);
+    tap_run("others see every write that has ended", others_see_every_write_that_has_ended);
+    tap_run("nothing is answered from less than was kept",
+            nothing_is_answered_from_less_than_was_kept);
     tap_run("a damaged file is refused by name", a_damaged_file_is_refused_by_name);
     tap_run("a damaged page is noticed", a_damaged_page_is_noticed);
     tap_run("damaged meta pages heal", damaged_meta_pages_heal);
@@ -499,6 +716,7 @@ int main(void)
     tap_run("pending bytes count what a checkpoint frees",
             pending_bytes_count_what_a_checkpoint_frees);
 #ifdef DFS_FAULTS
+    tap_run("a failed commit loses what was kept", a_failed_commit_loses_what_was_kept);
     tap_run("a failed sync stops checkpoints", a_failed_sync_stops_checkpoints);
     tap_run("a failed creation can be repeated", a_failed_creation_can_be_repeated);
 #endif

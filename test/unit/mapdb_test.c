@@ -445,7 +445,7 @@ int main(void)
     tap_run("servers keep their ids", servers_keep_their_ids);
     tap_run("operators' wishes are kept", operators_wishes_are_kept);
     tap_run("scans go in slices", scans_go_in_slices);
-    mdb_txn_abort(t);
+    kv_abort(kv);
     kv_close(kv);
     return tap_done();
 }

@@ -68,7 +68,7 @@ static void spoil(uint64_t block, const struct block_rec *rec)
 
     CHECK_INT(kv_write_begin(ns_kv(r.ns), &t), 0);
     CHECK_INT(mapdb_put(ns_map(r.ns), t, block, rec), 0);
-    CHECK_INT(mdb_txn_commit(t), 0);
+    CHECK_INT(kv_commit(ns_kv(r.ns)), 0);
 }
 
 static void right_counts_are_left_alone(void)

@@ -198,7 +198,7 @@ static void a_newer_format_is_refused(void)
     rec[0] = 99;
     v.mv_data = rec;
     CHECK_INT(mdb_put(t, dbi, &k, &v, 0), 0);
-    CHECK_INT(mdb_txn_commit(t), 0);
+    CHECK_INT(kv_commit(ns_kv(n.ns)), 0);
     rig_checkpoint(&n);
     rig_close_dir(&n);
     CHECK_INT(ns_open(n.dir, RIG_MAP, &ns, &why), DFS_EVERSION);

@@ -20,7 +20,7 @@ static void test_trim(void)
         snprintf(text, sizeof(text), "value %u", i);
         CHECK_INT(mdb_put(txn, kv_dbi(kv, i % 2), &k, &v, 0), 0);
     }
-    CHECK_INT(mdb_txn_commit(txn), 0);
+    CHECK_INT(kv_commit(kv), 0);
     for (int round = 0; round < 3; round++) {
         CHECK_INT(kv_read_begin(kv, &txn), 0);
         trim(kv, 0); /* beside a reader */
@@ -66,7 +66,7 @@ static void test_gives_back(void)
         v = (MDB_val){ sizeof(text), text };
         CHECK_INT(mdb_put(txn, kv_dbi(kv, 0), &k, &v, 0), 0);
     }
-    CHECK_INT(mdb_txn_commit(txn), 0);
+    CHECK_INT(kv_commit(kv), 0);
     CHECK_INT(kv_read_begin(kv, &txn), 0);
     CHECK_INT(mdb_cursor_open(txn, kv_dbi(kv, 0), &cur), 0);
     while (mdb_cursor_get(cur, &k, &v, MDB_NEXT) == 0) {
