@@ -50,10 +50,10 @@ struct kv {
     uint64_t begun_pages;   /* of these, before the checkpoint being made */
     bool uncounted;         /* there were commits since they were counted */
 
-    MDB_txn *txn;             /* the writer's; between writes only while it is kept */
-    bool writing;             /* the writer's: a write has begun */
-    pthread_mutex_t kept_mu;  /* held by whoever uses a txn that is kept */
-    _Atomic bool kept, lost;  /* changed by the writer, under kept_mu */
+    MDB_txn *txn;            /* the writer's; between writes only while it is kept */
+    bool writing;            /* the writer's: a write has begun */
+    pthread_mutex_t kept_mu; /* held by whoever uses a txn that is kept */
+    _Atomic bool kept, lost; /* changed by the writer, under kept_mu */
 };
 
 int kv_err(int rc)

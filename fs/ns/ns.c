@@ -279,11 +279,10 @@ void ns_keep(struct ns *ns, size_t commands)
 
 static int failed(uint64_t index, int err, struct why *why)
 {
-    return why_set(
-        why, err, "metadata database: entry %ju: %s%s", (uintmax_t)index, err_text(err),
-        err == DFS_ENOSPC ? " (its disk is full, or metadata.max is reached)"
-        : err == DFS_EIO  ? " (or its disk is full)" /* LMDB's word for half a write */
-                          : "");
+    return why_set(why, err, "metadata database: entry %ju: %s%s", (uintmax_t)index, err_text(err),
+                   err == DFS_ENOSPC ? " (its disk is full, or metadata.max is reached)"
+                   : err == DFS_EIO  ? " (or its disk is full)" /* LMDB's word for half a write */
+                                     : "");
 }
 
 int ns_flush(struct ns *ns, struct why *why)

@@ -7,7 +7,7 @@
 #define NS_BLOCK_SLOTS (2 * LIMIT_COMMIT_EXTENTS) /* a power of two */
 
 struct ns_reader {
-    struct ns_view v;           /* txn: the view's, of the question being answered */
+    struct ns_view v; /* txn: the view's, of the question being answered */
     struct kv_view view;
     const struct call_hdr *who; /* asks; of the question being answered */
     struct wire_out attr;

@@ -11,16 +11,16 @@
 
 #include "fs/role/master_int.h"
 
-#define KEEP_MS       10
-#define KEEP_COMMANDS 64u
+#define KEEP_MS       50 /* as often as the keeper looks */
+#define KEEP_COMMANDS 128u
 
 void master_keep_on_block(void *arg, uint64_t block, const struct block_rec *rec)
 {
     struct master *m = arg;
     struct core *c = &m->core;
     struct block_event ev = { .block = block,
-                              .sealed = rec->state == BLOCK_SEALED &&
-                                        rec->changed_ns == c->applying_ns };
+                              .sealed =
+                                  rec->state == BLOCK_SEALED && rec->changed_ns == c->applying_ns };
 
     if (c->event_count != 0 && c->events[c->event_count - 1].block == block) {
         ev.sealed = ev.sealed || c->events[--c->event_count].sealed;

@@ -190,7 +190,8 @@ static int answer(struct master *m, struct query_state *q, struct rpc_loop *loop
         return master_locks_query(m, q, &hdr, token.type, msg);
     case RPC_quota_list:
         err = master_keep_settle(m);
-        return err != DFS_OK ? err : ns_query(q->reader, &hdr, token.type, msg, NULL, NULL, &q->rep);
+        return err != DFS_OK ? err
+                             : ns_query(q->reader, &hdr, token.type, msg, NULL, NULL, &q->rep);
     default:
         err = ns_query(q->reader, &hdr, token.type, msg, master_query_node_state, m, &q->rep);
         if (err == DFS_OK && token.type == RPC_lookup) {

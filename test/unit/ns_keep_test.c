@@ -235,9 +235,9 @@ static void a_failed_commit_is_the_end(void)
     CHECK_INT(fault_arm("kv.commit=NOSPC times=1", &why), 0);
     CHECK_INT(ns_flush(r.ns, &why), DFS_ENOSPC);
     CHECK(strstr(why.text, "its disk is full") != NULL);
-    CHECK_INT(ask_lookup(&r, &(struct lookup_req){ .parent = INODE_ROOT, .name = slice_str("f") },
-                         &rep),
-              DFS_EIO); /* and not ENOENT */
+    CHECK_INT(
+        ask_lookup(&r, &(struct lookup_req){ .parent = INODE_ROOT, .name = slice_str("f") }, &rep),
+        DFS_EIO); /* and not ENOENT */
     CHECK_INT(ns_apply(r.ns, ++r.index, wire_out_slice(&r.batch), NULL, NULL, &why), DFS_EIO);
     CHECK_INT(fault_arm("", &why), 0);
     rig_fini(&r);
