@@ -66,8 +66,9 @@ void kv_view_fini(struct kv_view *v);
 
 /* ---- checkpoints ---- */
 
-/* begin and end: writer's thread; begin commits what is kept. One at a time. Once a sync has failed nobody knows what the disk holds: every later checkpoint fails
- * with DFS_EIO, and the process has to be started again. */
+/* begin and end: writer's thread; begin commits what is kept. One at a time. Once a sync has failed
+ * nobody knows what the disk holds: every later checkpoint fails with DFS_EIO, and the process has to
+ * be started again. */
 int kv_checkpoint_begin(struct kv *kv, struct why *why);
 int kv_checkpoint_sync(struct kv *kv, struct why *why);
 void kv_checkpoint_end(struct kv *kv);

@@ -76,11 +76,11 @@ void ns_set_events(struct ns *ns, const struct ns_events *ev);
 int ns_apply(struct ns *ns, uint64_t index, struct slice batch, ns_reply_fn *fn, void *arg,
              struct why *why);
 
-/* From now on small batches of clients' commands alone are kept (kv_keep) and not committed each, up to so
- * many commands together; 0 is the beginning. ns_query and ns_get_space see them; everything else
- * sees what is committed: a snapshot between two batches, that holds all commands of the leader itself which were
- * answered. What is kept when the database is closed or a checkpoint is gone back to comes
- * again from the log. */
+/* From now on small batches of clients' commands alone are kept (kv_keep) and not committed each, up
+ * to so many commands together; 0 is the beginning. ns_query and ns_get_space see them; everything
+ * else sees what is committed: a snapshot between two batches that holds all commands of the leader
+ * itself which were answered. What is kept when the database is closed or a checkpoint is gone back
+ * to comes again from the log. */
 void ns_keep(struct ns *ns, size_t commands);
 /* Commits what is kept. Errors as ns_apply's: what was answered is in the log, but not here. */
 int ns_flush(struct ns *ns, struct why *why);
