@@ -8,6 +8,7 @@
 
 #include "fs/cli/help.h"
 #include "fs/cli/options.h"
+#include "fs/client/client.h"
 
 static const struct cmd commands[] = {
 #define CMD(name, fn, flags, usage, line, help) { #name, fn, flags, usage, line, help },
@@ -149,6 +150,14 @@ static char *one_line(const char *usage)
     return all;
 }
 
+static void tell_silence(void *arg)
+{
+    const struct cli *cli = arg;
+
+    cli_error(cli, "no answer from the masters at %s yet; waiting for up to %ju s",
+              cli->conf->masters, (uintmax_t)(cli->conf->client_timeout + 999) / 1000);
+}
+
 bool cli_begin(struct cli *cli, int argc, char **argv, const struct opt *opts, int min_args,
                int max_args)
 {
@@ -193,6 +202,9 @@ bool cli_begin(struct cli *cli, int argc, char **argv, const struct opt *opts, i
         }
     }
     set_log_level(cli);
+    if (cli->conf != NULL && (cli->cmd->flags & CMD_ROLE) == 0) {
+        client_on_silence(tell_silence, cli);
+    }
     return true;
 }
 

@@ -7,6 +7,7 @@
 #include "cluster/base/base.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -26,7 +27,8 @@
 #include "fs/mount/options.h"
 #include "fs/mount/point.h"
 
-#define READY "+"
+#define READY      "+"
+#define SILENCE_MS 2000 /* of the process that mounts, before a word is said */
 
 struct plan {
     struct cli *cli;
@@ -378,10 +380,14 @@ static bool root_answers(const char *dir)
 }
 
 /* One report, not until the end: the guard has the pipe open for as long as the mount lives. */
-static size_t wait_for_report(int fd, char *text, size_t max)
+static size_t wait_for_report(const struct plan *p, int fd, char *text, size_t max)
 {
+    struct pollfd ready = { .fd = fd, .events = POLLIN };
     ssize_t n;
 
+    if (poll(&ready, 1, SILENCE_MS) == 0) {
+        cli_error(p->cli, "no mount yet; waiting for the masters at %s", p->cli->conf->masters);
+    }
     do {
         n = read(fd, text, max);
     } while (n < 0 && errno == EINTR);
@@ -408,7 +414,7 @@ static int background(struct plan *p)
         child(p);
     }
     io_close(fds[1]);
-    len = wait_for_report(fds[0], text, sizeof(text) - 1);
+    len = wait_for_report(p, fds[0], text, sizeof(text) - 1);
     io_close(fds[0]);
     text[len] = '\0';
     if (strcmp(text, READY) == 0) {

@@ -107,7 +107,7 @@ static void print_json(const struct status_rep *r)
     }
     json_end(&j);
     json_servers(&j, r->servers);
-    json_num(&j, "files", r->files);
+    json_num(&j, "inodes", r->files);
     json_num(&j, "file_bytes", r->file_bytes);
     json_num(&j, "blocks", r->blocks);
     json_num(&j, "under_replicated", r->under_replicated);

@@ -5,6 +5,7 @@
 #include "cluster/net/control.h"
 
 #include "fs/client/client_int.h"
+#include "fs/client/silence.h"
 
 #define STEP_MS  3000 /* for one master */
 #define PAUSE_MS 100
@@ -35,6 +36,7 @@ int client_admin(const struct conf *conf, uint16_t type, struct slice msg, struc
     if (err != 0) {
         return err;
     }
+    silence_begin();
     for (int i = 0;; i++) {
         if (addr_nth(list, i, addr) == NULL) {
             i = 0;
@@ -49,6 +51,7 @@ int client_admin(const struct conf *conf, uint16_t type, struct slice msg, struc
             break;
         }
     }
+    silence_end(err);
     free(list);
     return err;
 }

@@ -216,6 +216,11 @@ int file_seek(struct file *f, bool data, uint64_t off, uint64_t *ret);
 typedef bool client_extent_fn(void *arg, const struct extent *e, const struct block_loc *b);
 int client_each_extent(struct client *c, uint64_t ino, client_extent_fn *fn, void *arg);
 
+/* fn is told, once a silence and on a thread of its own, when no master has answered for two seconds what
+ * any client of this process asks. For the whole process, before the first client; not to be undone. */
+typedef void client_silence_fn(void *arg);
+void client_on_silence(client_silence_fn *fn, void *arg);
+
 /* Operators' requests over the control plane: status, health. Needs no session. */
 int client_admin(const struct conf *conf, uint16_t type, struct slice msg, struct wire_out *rep,
                  struct why *why);

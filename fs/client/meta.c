@@ -21,6 +21,7 @@
 #include "cluster/base/log.h"
 #include "cluster/net/conn.h"
 
+#include "fs/client/silence.h"
 #include "fs/client/wait.h"
 
 #define STEP_MS      5000 /* for one answer */
@@ -189,17 +190,12 @@ static int attempt(struct meta *m, struct link *l, uint16_t type, uint64_t deadl
     return err;
 }
 
-/* Sends what is in the link until some master gives a final answer. */
-static int converse(struct meta *m, struct link *l, uint16_t type, uint64_t deadline_ms,
-                    struct slice *ret_rep, int *sent, struct why *why)
+static int insist(struct meta *m, struct link *l, uint16_t type, uint64_t deadline_ms,
+                  struct slice *ret_rep, int *sent, struct why *why)
 {
     uint64_t began_ms = clock_mono_ms();
     uint64_t pause = PAUSE_MS;
 
-    if (l->out.err != 0) {
-        return l->out.err;
-    }
-    atomic_fetch_add(&m->rpcs, 1);
     for (;;) {
         bool answered;
         int err = attempt(m, l, type, deadline_ms, ret_rep, &answered, sent, why);
@@ -226,6 +222,22 @@ static int converse(struct meta *m, struct link *l, uint16_t type, uint64_t dead
         }
         pause = MIN(pause * 2, PAUSE_MAX_MS);
     }
+}
+
+/* Sends what is in the link until some master gives a final answer. */
+static int converse(struct meta *m, struct link *l, uint16_t type, uint64_t deadline_ms,
+                    struct slice *ret_rep, int *sent, struct why *why)
+{
+    int err;
+
+    if (l->out.err != 0) {
+        return l->out.err;
+    }
+    atomic_fetch_add(&m->rpcs, 1);
+    silence_begin();
+    err = insist(m, l, type, deadline_ms, ret_rep, sent, why);
+    silence_end(err);
+    return err;
 }
 
 /* ---- sessions ---- */

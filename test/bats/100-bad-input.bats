@@ -180,6 +180,15 @@ send() {
     [[ $output == *"no-such.conf"* ]]
 }
 
+@test "bad input: no master answers: that is said long before the deadline" {
+    for c in status "ls /" "volume ls"; do
+        # shellcheck disable=SC2086
+        run -1 timeout 30 "$DFS" $c --set masters=127.0.0.1:4 --set client.timeout=4s
+        [[ ${lines[0]} == "dfs ${c%% *}: no answer from the masters at 127.0.0.1:4 yet"* ]]
+        [[ ${lines[1]} == *refused* || ${lines[1]} == *"no master answered"* ]]
+    done
+}
+
 @test "bad input: names" {
     for n in "" . .. "$(printf 'n%.0s' {1..256})"; do
         run dfs c mkdir "/$n"
