@@ -143,6 +143,9 @@ static int plan_helper(struct plan *p, int argc, char **argv, bool *ret_fake)
     if (status != 0) {
         return status;
     }
+    if (p->o.remount) {
+        return 0;
+    }
     if (options_source(cli->args[0], &p->masters, &p->path, &why) != 0) {
         return cli_usage(cli, "%s", why.text);
     }
@@ -163,7 +166,8 @@ static int plan_command(struct plan *p, int argc, char **argv)
         { "path", 0, OPT_TEXT, &path, "PATH", "Mounts this directory of dfs instead of the root." },
         { "ro", 0, OPT_FLAG, &read_only, NULL, "Mounts read-only." },
         { "options", 'o', OPT_LIST, &list, "OPTIONS",
-          "Mount options, comma separated: ro, noatime, nosuid, nodev, noexec, sync; nonempty; "
+          "Mount options, comma separated: ro, noatime, nosuid, nodev, noexec, sync, and remount to "
+          "change these; nonempty; "
           "allow_other, noallow_other; root_squash, no_root_squash, anonuid=ID, anongid=ID; "
           "attr_timeout=TIME, timeout=TIME, cache=SIZE, read_ahead=SIZE and every other client.* key; "
           "conf=FILE, log=WHERE, pid_file=FILE." },
@@ -195,11 +199,14 @@ static int plan_command(struct plan *p, int argc, char **argv)
     if (status != 0) {
         return status;
     }
-    if (path[0] != '/') {
-        return cli_usage(cli, "--path %s: begin with a slash", path);
-    }
     if (read_only) {
         (void)options_add(&p->o, "ro", false, NULL);
+    }
+    if (p->o.remount) {
+        return 0;
+    }
+    if (path[0] != '/') {
+        return cli_usage(cli, "--path %s: begin with a slash", path);
     }
     if (cache != NULL) {
         char *text = x_printf("cache=%s", cache);
@@ -468,6 +475,14 @@ static int run(struct plan *p)
     return err == 0 ? CLI_DONE : cli_fail(p->cli, err, &why, "%s", p->dir);
 }
 
+static int remount(struct plan *p, const char *dir)
+{
+    struct why why = { "" };
+    int err = point_remount(dir, p->o.kernel != NULL ? p->o.kernel : "", &why);
+
+    return err == 0 ? CLI_DONE : cli_error(p->cli, "%s", why.text);
+}
+
 int cmd_mount(struct cli *cli, int argc, char **argv)
 {
     struct plan p = { .cli = cli, .o = OPTIONS_INIT, .ready_fd = -1 };
@@ -478,6 +493,8 @@ int cmd_mount(struct cli *cli, int argc, char **argv)
                                         : plan_command(&p, argc, argv);
     if (status == 0 && p.upgrade) {
         status = mount_upgrade(cli, cli->args[0]);
+    } else if (status == 0 && p.o.remount && !fake) {
+        status = remount(&p, cli->args[cli->arg_count - 1]);
     } else if (status == 0 && p.source != NULL &&
                !fake) { /* without a source only help was wanted */
         status = run(&p);

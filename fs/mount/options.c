@@ -219,7 +219,7 @@ static int add_one(struct options *o, char *text, bool sloppy, struct why *why)
     char *eq = strchr(text, '=');
     int err = 0;
 
-    if (passed_over(text)) {
+    if (passed_over(text) || strcmp(text, "remount") == 0) {
         return 0;
     }
     if (eq != NULL) {
@@ -234,10 +234,19 @@ static int add_one(struct options *o, char *text, bool sloppy, struct why *why)
     } else if (take_flag(o, text)) {
         return 0;
     }
-    if (strcmp(text, "remount") == 0) {
-        return why_set(why, DFS_EINVAL, "remount is not supported: unmount and mount again");
+    return sloppy || o->remount ? 0 : why_set(why, DFS_EINVAL, "unknown mount option \"%s\"", text);
+}
+
+static bool has_word(const char *list, const char *word)
+{
+    size_t len = strlen(word);
+
+    for (const char *at = list; (at = strstr(at, word)) != NULL; at += len) {
+        if ((at == list || at[-1] == ',') && (at[len] == ',' || at[len] == '\0')) {
+            return true;
+        }
     }
-    return sloppy ? 0 : why_set(why, DFS_EINVAL, "unknown mount option \"%s\"", text);
+    return false;
 }
 
 int options_add(struct options *o, const char *text, bool sloppy, struct why *why)
@@ -246,6 +255,7 @@ int options_add(struct options *o, const char *text, bool sloppy, struct why *wh
     char *save = NULL;
     int err = 0;
 
+    o->remount = o->remount || has_word(text, "remount"); /* it may stand behind what is unknown */
     for (char *one = strtok_r(copy, ",", &save); one != NULL && err == 0;
          one = strtok_r(NULL, ",", &save)) {
         err = add_one(o, one, sloppy, why);

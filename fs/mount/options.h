@@ -16,6 +16,7 @@ struct options {
     char *kernel;    /* what libfuse hands to the kernel, comma separated */
     char *sets[32];  /* "client.cache=1GiB": assignments for conf_set() */
     size_t set_count;
+    bool remount; /* what is mounted already gets the kernel's options */
     bool nonempty;
     bool allow_other;
     bool no_allow_other;
@@ -31,7 +32,8 @@ struct options {
     }
 
 /* Takes apart the text behind one -o; may be called for several. What only mount(8) cares about
- * (_netdev, noauto, user, x-...) is passed over; with sloppy so is everything unknown.
+ * (_netdev, noauto, user, x-...) is passed over; with sloppy, or behind remount, so is everything unknown:
+ * mount(8) adds there what the kernel's table says.
  * DFS_EINVAL with why. */
 int options_add(struct options *o, const char *text, bool sloppy, struct why *why);
 void options_fini(struct options *o); /* copes with a zeroed one */

@@ -232,6 +232,49 @@ out:
     return err;
 }
 
+/* The later of two that contradict each other counts. */
+static unsigned long remount_flags(const char *options)
+{
+    static const struct {
+        const char *name;
+        unsigned long set, clear;
+    } known[] = {
+        { "ro", MS_RDONLY, 0 },         { "rw", 0, MS_RDONLY },       { "nosuid", MS_NOSUID, 0 },
+        { "suid", 0, MS_NOSUID },       { "nodev", MS_NODEV, 0 },     { "dev", 0, MS_NODEV },
+        { "noexec", MS_NOEXEC, 0 },     { "exec", 0, MS_NOEXEC },     { "sync", MS_SYNCHRONOUS, 0 },
+        { "async", 0, MS_SYNCHRONOUS }, { "dirsync", MS_DIRSYNC, 0 }, { "noatime", MS_NOATIME, 0 },
+    };
+    char *copy = x_strdup(options);
+    char *save = NULL;
+    unsigned long flags = 0;
+
+    for (char *one = strtok_r(copy, ",", &save); one != NULL; one = strtok_r(NULL, ",", &save)) {
+        for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+            if (strcmp(one, known[i].name) == 0) {
+                flags = (flags & ~known[i].clear) | known[i].set;
+            }
+        }
+    }
+    free(copy);
+    return flags;
+}
+
+int point_remount(const char *dir, const char *options, struct why *why)
+{
+    char *path = realpath(dir, NULL);
+    struct point_info info;
+    int err = 0;
+
+    if (path == NULL || point_find(path, &info) != 0 || !info.dfs) {
+        err = why_set(why, DFS_ENOENT, "%s: no dfs is mounted there", dir);
+    } else if (mount(NULL, path, NULL, MS_REMOUNT | remount_flags(options), NULL) != 0) {
+        err = why_set(why, err_from_errno(errno), "%s: %s", dir,
+                      errno == EBUSY ? "files are open for writing" : strerror(errno));
+    }
+    free(path);
+    return err;
+}
+
 int point_raise_read_ahead(const char *dir)
 {
     struct point_info info;

@@ -25,6 +25,10 @@ int point_check(const char *dir, bool nonempty, char **ret_dir, struct why *why)
  * the last is closed the kernel flushes and ends the connection. May block until then. */
 int point_detach(const char *dir);
 
+/* Gives the dfs mount at dir other options of the kernel's: "ro,noatime". DFS_ENOENT, DFS_EBUSY (files are
+ * open for writing), DFS_EPERM with why. */
+int point_remount(const char *dir, const char *options, struct why *why);
+
 /* Lets the kernel read ahead 1 MiB at a time on the file system mounted at dir; needs root. */
 int point_raise_read_ahead(const char *dir);
 

@@ -67,6 +67,22 @@ no_process() { # MOUNT POINT
     [[ $output == *"/none"* ]]
 }
 
+@test "mount helper: remount makes it read-only and writable again" {
+    mount -t fuse.dfs "$MASTER:/sub" "$T/a" -o nosuid
+    exec 9>"$T/a/open"
+    run ! mount -o remount,ro "$T/a"
+    exec 9>&-
+    mount -o remount,ro "$T/a"
+    run ! touch "$T/a/again"
+    [[ $output == *"ead-only"* && "$(findmnt -no OPTIONS "$T/a")" == ro,nosuid,* ]]
+    "$DFS" mount "$T/a" -o remount,rw,noexec
+    touch "$T/a/again"
+    [[ "$(findmnt -no OPTIONS "$T/a")" == rw,noexec,* ]]
+    umount "$T/a"
+    run -1 "$DFS" mount "$T/a" -o remount,rw
+    [[ $output == *"$T/a: no dfs is mounted there"* ]]
+}
+
 @test "mount helper: a line in fstab" {
     echo "$MASTER:/sub $T/a fuse.dfs defaults,noatime,_netdev 0 0" >"$T/fstab"
     mount -T "$T/fstab" "$T/a"

@@ -94,9 +94,21 @@ static void unknown_options_are_refused_unless_sloppy(void)
     CHECK_INT(options_add(&o, "ro,frobnicate", false, &why), DFS_EINVAL);
     CHECK(strstr(why.text, "frobnicate") != NULL);
     CHECK_INT(options_add(&o, "frob=1", false, NULL), DFS_EINVAL);
-    CHECK_INT(options_add(&o, "remount,rw", true, NULL), DFS_EINVAL);
     CHECK_INT(options_add(&o, "frobnicate,frob=1,nodev", true, NULL), 0);
     CHECK(strcmp(o.kernel, "ro,nodev") == 0);
+    options_fini(&o);
+}
+
+/* mount(8) hands over what the kernel's table says. */
+static void remount_takes_what_the_kernel_said(void)
+{
+    struct options o = { 0 };
+
+    CHECK_INT(options_add(&o, "user_id=0,noremount", true, NULL), 0);
+    CHECK(!o.remount);
+    CHECK_INT(options_add(&o, "ro,user_id=0,group_id=0,default_permissions,remount", false, NULL),
+              0);
+    CHECK(o.remount && strcmp(o.kernel, "ro") == 0);
     options_fini(&o);
 }
 
@@ -182,6 +194,7 @@ int main(void)
     tap_run("options go where they belong", options_go_where_they_belong);
     tap_run("root is squashed to whom the options say", root_is_squashed_to_whom_the_options_say);
     tap_run("unknown options are refused unless sloppy", unknown_options_are_refused_unless_sloppy);
+    tap_run("remount takes what the kernel said", remount_takes_what_the_kernel_said);
     tap_run("too many settings are refused", too_many_settings_are_refused);
     tap_run("the mount table is read", the_mount_table_is_read);
     tap_run("mount points are checked", mount_points_are_checked);
