@@ -237,6 +237,7 @@ static void *committer(void *arg)
         if (c->lents != NULL) {
             lents_tick(c->lents);
         }
+        nodes_tick(c);
         readahead_tick(c->ra);
         bufs_tick(&c->bufs);
     }

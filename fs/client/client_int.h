@@ -24,6 +24,7 @@
 
 #define OPEN_EXTENTS    64    /* that come with an open */
 #define PAGE_EXTENTS    4096  /* in one more question */
+#define PART_EXTENTS    128   /* when there is no memory for all of them */
 #define SEEN_SLOTS      65536 /* closed inodes whose version is remembered */
 #define STREAMS_OF_FILE 4     /* sequential readers that a handle keeps apart */
 
@@ -93,6 +94,7 @@ struct client {
     uint64_t hurry_ms; /* guarded by: mu; when shared nodes are to be committed; 0: no need */
     bool hears;        /* guarded by: mu; of events */
 
+    _Atomic uint64_t map_extents; /* in the maps of all nodes */
     _Atomic uint64_t packets, read_requests, read_failovers, sealed_early, commits;
 };
 

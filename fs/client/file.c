@@ -54,7 +54,7 @@ static int ask_open(struct node *n, const struct cred *cr, unsigned access, uint
     err = err != 0 ? err : peers_learn(c->peers, r.blocks);
     if (err == 0) {
         pthread_mutex_lock(&n->mu);
-        *ret_again = !node_learn_locked(n, &a, r.extents, r.more != 0, true);
+        *ret_again = !node_learn_locked(n, &a, r.extents, r.more != 0, 0, true);
         pthread_mutex_unlock(&n->mu);
     }
     meta_end(&call);
@@ -296,7 +296,7 @@ static int size_now(struct node *n, uint64_t end, uint64_t deadline_ms, uint64_t
     }
     if (n->stale) {
         pthread_mutex_unlock(&n->mu);
-        err = node_fetch(n, 0, deadline_ms);
+        err = node_fetch(n, 0, 0, deadline_ms);
         pthread_mutex_lock(&n->mu);
     }
     *ret = node_visible_locked(n);

@@ -29,10 +29,16 @@ static inline uint64_t memory_files(uint64_t total)
     return total / 2 / 1536;
 }
 
+/* Extents in the maps of open files, of 32 bytes and some room: an eighth. */
+static inline uint64_t memory_extents(uint64_t total)
+{
+    return total / 8 / 64;
+}
+
 /* Blocks whose places are remembered: a sixty-fourth. */
 static inline size_t memory_locs(uint64_t total)
 {
-    return (size_t)MIN(total / 64 / 144, 65536);
+    return (size_t)MIN(MAX(total / 64 / 144, 1024), 65536);
 }
 
 #endif

@@ -3,6 +3,7 @@
 #include "cluster/base/base.h"
 
 #include "fs/client/client_int.h"
+#include "fs/client/memory.h"
 #include "fs/client/readahead.h"
 #include "fs/client/writer.h"
 
@@ -126,6 +127,7 @@ void node_put(struct node *n)
     }
     readahead_drop(n, 0, UINT64_MAX);
     writer_free(n);
+    atomic_fetch_sub(&c->map_extents, n->counted);
     extmap_clear(&n->map);
     extmap_clear(&n->todo);
     extmap_clear(&n->flying);
@@ -188,21 +190,27 @@ void node_learn_attr_locked(struct node *n, const struct attr *a)
     node_resize_locked(n);
 }
 
+void node_count_locked(struct node *n)
+{
+    atomic_fetch_add(&n->c->map_extents, n->map.count - n->counted);
+    n->counted = n->map.count;
+}
+
 bool node_learn_locked(struct node *n, const struct attr *a, struct wire_list extents, bool more,
-                       bool from_start)
+                       uint64_t from, bool fresh)
 {
     struct wire_in in = wire_in_of(extents.items);
     bool other = a->data_version != n->attr.data_version;
     bool changed = n->stale || other;
     uint64_t end = n->known;
 
-    if (a->version < n->attr.version || (changed && !from_start)) {
+    if (a->version < n->attr.version || (changed && !fresh)) {
         n->stale = n->stale || a->version >= n->attr.version;
         return false;
     }
-    if (from_start) {
+    if (fresh) {
         extmap_clear(&n->map);
-        end = 0;
+        n->from = end = from;
         n->stale = false;
     }
     if (changed) {
@@ -225,8 +233,14 @@ bool node_learn_locked(struct node *n, const struct attr *a, struct wire_list ex
     n->known = more && in.err == 0 ? end : UINT64_MAX;
     extmap_overlay(&n->map, &n->flying);
     extmap_overlay(&n->map, &n->todo);
+    node_count_locked(n);
     node_resize_locked(n);
     return true;
+}
+
+static bool knows_locked(const struct node *n, uint64_t off, uint64_t end)
+{
+    return !n->stale && n->from <= off && n->known >= end;
 }
 
 /* Bytes that are no holes, when the masters know of `committed`. As long as the map is not known, what
@@ -237,7 +251,7 @@ static uint64_t bytes_locked(const struct node *n, uint64_t committed)
     const struct extmap *dirty = writer_dirty_locked(n);
 
     dirty = dirty != NULL ? dirty : &none;
-    return !n->stale && n->known == UINT64_MAX
+    return knows_locked(n, 0, UINT64_MAX)
                ? n->map.bytes + extmap_beside(dirty, &n->map)
                : committed + n->todo.bytes + n->flying.bytes + dirty->bytes;
 }
@@ -286,11 +300,64 @@ void node_fail_locked(struct node *n, int err)
     n->error_told = false;
 }
 
+/* ---- extents ---- */
+
+static bool much(const struct client *c)
+{
+    return atomic_load(&c->map_extents) > memory_extents(c->conf->client_cache);
+}
+
+/* What is not committed yet stays. */
+static void drop_map(struct node *n)
+{
+    pthread_mutex_lock(&n->mu);
+    extmap_clear(&n->map);
+    extmap_overlay(&n->map, &n->flying);
+    extmap_overlay(&n->map, &n->todo);
+    n->from = n->known = 0;
+    n->parted = true;
+    node_count_locked(n);
+    pthread_mutex_unlock(&n->mu);
+}
+
+void nodes_tick(struct client *c)
+{
+    struct node **nodes;
+    size_t count = 0;
+
+    if (!much(c)) {
+        return;
+    }
+    pthread_mutex_lock(&c->mu);
+    nodes = x_alloc((c->nodes.count + 1) * sizeof(struct node *));
+    HTAB_FOREACH (h, &c->nodes) {
+        nodes[count] = CONTAINER_OF(h, struct node, by_ino);
+        nodes[count++]->refs++;
+    }
+    pthread_mutex_unlock(&c->mu);
+    for (size_t i = 0; i < count; i++) {
+        if (atomic_load(&c->map_extents) > memory_extents(c->conf->client_cache) / 2) {
+            drop_map(nodes[i]);
+        }
+        node_put(nodes[i]);
+    }
+    free(nodes);
+}
+
+/* Where to ask next so that off gets known. *ret_fresh: in place of what is known. */
+static uint64_t next_locked(const struct node *n, uint64_t off, bool *ret_fresh)
+{
+    *ret_fresh = n->stale || n->known <= n->from || n->known == UINT64_MAX || off < n->from ||
+                 (n->parted && off > n->known);
+    return !*ret_fresh ? n->known : n->parted ? off : 0;
+}
+
 /* One page of extents. *ret_again: the answer did not fit to what is known. */
-static int fetch_page(struct node *n, uint64_t from, uint64_t deadline_ms, bool *ret_again)
+static int fetch_page(struct node *n, uint64_t from, bool fresh, uint32_t max, uint64_t deadline_ms,
+                      bool *ret_again)
 {
     struct client *c = n->c;
-    struct extents_req q = { .ino = n->ino, .off = from, .max = PAGE_EXTENTS };
+    struct extents_req q = { .ino = n->ino, .off = from, .max = max };
     struct extents_rep r;
     struct meta_call call;
     struct slice rep;
@@ -315,30 +382,36 @@ static int fetch_page(struct node *n, uint64_t from, uint64_t deadline_ms, bool 
     }
     if (err == 0) {
         pthread_mutex_lock(&n->mu);
-        *ret_again = (from != 0 && n->known != from) ||
-                     !node_learn_locked(n, &a, r.extents, r.more != 0, from == 0);
+        *ret_again = (!fresh && n->known != from) ||
+                     !node_learn_locked(n, &a, r.extents, r.more != 0, from, fresh);
         pthread_mutex_unlock(&n->mu);
     }
     meta_end(&call);
     return err;
 }
 
-int node_fetch(struct node *n, uint64_t end, uint64_t deadline_ms)
+int node_fetch_locked(struct node *n, uint64_t off, uint64_t end, uint64_t deadline_ms)
 {
-    for (;;) {
+    for (bool first = true;; first = false) {
         uint64_t from;
-        bool done;
         bool again = false;
+        bool fresh;
+        uint32_t max;
         int err;
 
         pthread_mutex_lock(&n->mu);
-        done = !n->stale && n->known >= end;
-        from = n->stale || n->known == UINT64_MAX ? 0 : n->known;
-        pthread_mutex_unlock(&n->mu);
-        if (done) {
+        if (knows_locked(n, off, end)) {
             return DFS_OK;
         }
-        err = fetch_page(n, from, deadline_ms, &again);
+        pthread_mutex_unlock(&n->mu);
+        if (first) { /* not later: it may be this node's map that goes */
+            nodes_tick(n->c);
+        }
+        pthread_mutex_lock(&n->mu);
+        from = next_locked(n, off, &fresh);
+        max = fresh && n->parted ? PART_EXTENTS : PAGE_EXTENTS;
+        pthread_mutex_unlock(&n->mu);
+        err = fetch_page(n, from, fresh, max, deadline_ms, &again);
         if (err != 0) {
             return err;
         }
@@ -346,4 +419,14 @@ int node_fetch(struct node *n, uint64_t end, uint64_t deadline_ms)
             return DFS_ETIMEOUT;
         }
     }
+}
+
+int node_fetch(struct node *n, uint64_t off, uint64_t end, uint64_t deadline_ms)
+{
+    int err = node_fetch_locked(n, off, end, deadline_ms);
+
+    if (err == 0) {
+        pthread_mutex_unlock(&n->mu);
+    }
+    return err;
 }

@@ -43,10 +43,13 @@ struct node {
     uint64_t size;            /* with what is not committed */
     int64_t mtime;            /* of the last write here, 0 = none that is not committed */
     struct extmap map;
-    uint64_t known;     /* the masters' extents are known up to here; UINT64_MAX: all */
-    bool stale;         /* somebody else changed the content: ask again before reading */
-    uint64_t foreign;   /* counts changes of the content by others that were noticed */
-    uint64_t renewed;   /* foreign, when what others cache of it (the kernel) was renewed last */
+    uint64_t from;    /* the masters' extents are known from here ... */
+    uint64_t known;   /* ... up to here; UINT64_MAX: all */
+    bool parted;      /* the map was dropped for want of memory: only what is needed is asked for */
+    size_t counted;   /* extents of the map in c->map_extents */
+    bool stale;       /* somebody else changed the content: ask again before reading */
+    uint64_t foreign; /* counts changes of the content by others that were noticed */
+    uint64_t renewed; /* foreign, when what others cache of it (the kernel) was renewed last */
     bool synced_before; /* what was in the file before our writes is on disk */
     uint64_t unsynced;  /* counts when that became false */
     struct extmap todo;
@@ -80,10 +83,13 @@ void node_mark_dirty(struct node *n);
 /* The committing thread's: nothing is left to do unless somebody writes again. n->mu is held. */
 bool node_clean_locked(const struct node *n);
 
-/* Fresh attributes and extents from a master's answer (open, or extents from n->known on).
- * n->mu is held. False: the answer is older than what is known already; ask again. */
+/* Fresh attributes and extents from a master's answer (open, or extents), which begin at `from`: fresh
+ * ones take the place of the map, others continue it. n->mu is held. False: the answer is older than
+ * what is known already; ask again. */
 bool node_learn_locked(struct node *n, const struct attr *a, struct wire_list extents, bool more,
-                       bool from_start);
+                       uint64_t from, bool fresh);
+/* The map has become larger. */
+void node_count_locked(struct node *n);
 /* Attributes that came with another answer. */
 void node_learn_attr_locked(struct node *n, const struct attr *a);
 /* What this client has written shows in the attributes: size, times. */
@@ -103,7 +109,11 @@ void node_unsynced_locked(struct node *n);
 /* Remembers an error of a write that had returned. n->mu is held. */
 void node_fail_locked(struct node *n, int err);
 
-/* Extents up to `end`, or fresh ones when they are stale. Errors as the query's. */
-int node_fetch(struct node *n, uint64_t end, uint64_t deadline_ms);
+/* Extents of [off, end), or fresh ones when they are stale. Errors as the query's. */
+int node_fetch(struct node *n, uint64_t off, uint64_t end, uint64_t deadline_ms);
+/* The same; with DFS_OK n->mu is held, and they are known. */
+int node_fetch_locked(struct node *n, uint64_t off, uint64_t end, uint64_t deadline_ms);
+/* When all maps have become larger than their share of the memory some are dropped. */
+void nodes_tick(struct client *c);
 
 #endif

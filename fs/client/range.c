@@ -32,12 +32,11 @@ static int count_holes(struct node *n, uint64_t off, uint64_t len, uint64_t *ret
     uint64_t end = off + len;
     uint64_t holes = len;
     struct extent e;
-    int err = node_fetch(n, end, client_deadline(n->c));
+    int err = node_fetch_locked(n, off, end, client_deadline(n->c));
 
     if (err != 0) {
         return err;
     }
-    pthread_mutex_lock(&n->mu);
     for (uint64_t pos = off; extmap_find(&n->map, pos, &e) && e.off < end; pos = e.off + e.len) {
         holes -= MIN(e.off + e.len, end) - MAX(e.off, off);
     }
@@ -235,10 +234,13 @@ int file_seek(struct file *f, bool data, uint64_t off, uint64_t *ret)
     int err = client_getattr(n->c, NULL, n->ino, &a); /* somebody else may have changed it */
 
     for (bool found = false; err == 0 && !found;) {
-        err = clock_mono_ms() < deadline_ms ? node_fetch(n, pos + 1, deadline_ms) : DFS_ETIMEOUT;
-        pthread_mutex_lock(&n->mu);
+        err = clock_mono_ms() < deadline_ms ? node_fetch_locked(n, pos, pos + 1, deadline_ms)
+                                            : DFS_ETIMEOUT;
+        if (err != 0) {
+            break;
+        }
         size = n->size;
-        if (err == 0 && !n->stale && pos < size) {
+        if (pos < size) {
             uint64_t end = run_end_locked(n, pos, !data);
 
             found = end == pos;

@@ -343,27 +343,6 @@ static size_t plan_locked(const struct node *n, uint8_t *p, uint64_t off, size_t
     return done;
 }
 
-/* With n->mu held at the end the extents are those of the size: a longer one that was learned of in
- * between would be read as zeros. */
-static int fetch_and_lock(struct node *n, uint64_t end, uint64_t deadline_ms)
-{
-    for (;;) {
-        int err = node_fetch(n, end, deadline_ms);
-
-        if (err != 0) {
-            return err;
-        }
-        pthread_mutex_lock(&n->mu);
-        if (!n->stale && n->known >= end) {
-            return DFS_OK;
-        }
-        pthread_mutex_unlock(&n->mu);
-        if (clock_mono_ms() >= deadline_ms) {
-            return DFS_ETIMEOUT;
-        }
-    }
-}
-
 static int read_some(struct node *n, uint8_t *p, size_t len, uint64_t off, size_t *ret_len,
                      uint64_t deadline_ms)
 {
@@ -371,7 +350,7 @@ static int read_some(struct node *n, uint8_t *p, size_t len, uint64_t off, size_
     int count = 0;
     size_t done = 0;
     uint64_t size;
-    int err = fetch_and_lock(n, off + len, deadline_ms);
+    int err = node_fetch_locked(n, off, off + len, deadline_ms);
 
     if (err != 0) {
         return err;

@@ -493,11 +493,10 @@ static int sync_before(struct node *n, uint64_t deadline_ms)
     int err;
 
     do {
-        err = node_fetch(n, UINT64_MAX, deadline_ms);
+        err = node_fetch_locked(n, 0, UINT64_MAX, deadline_ms);
         if (err != 0) {
             return err;
         }
-        pthread_mutex_lock(&n->mu);
         mark = n->unsynced;
         blocks = blocks_locked(n, &count);
         pthread_mutex_unlock(&n->mu);

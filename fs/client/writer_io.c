@@ -97,6 +97,7 @@ void writer_retire_locked(struct node *n)
         }
         undirty(&w->dirty, b);
         wbuf_free(n->c, b);
+        node_count_locked(n);
     }
 }
 

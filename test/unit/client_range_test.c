@@ -15,6 +15,7 @@
 
 static const struct cred root;
 static struct rng rng;
+static bool maps_stay = true;
 
 /* What a file should be: bytes, and which of them are data. */
 struct model {
@@ -177,7 +178,11 @@ static void check_attr(struct client *c, struct model *m)
         bytes += m->data[i];
     }
     CHECK_INT(a.size, m->size);
-    CHECK_INT(a.bytes, bytes);
+    if (maps_stay) {
+        CHECK_INT(a.bytes, bytes);
+    } else { /* what is written over may count twice until it is committed */
+        CHECK(a.bytes >= bytes);
+    }
 }
 
 static void one_step(struct client *c)
@@ -216,13 +221,14 @@ static void one_step(struct client *c)
     }
 }
 
-static void every_operation_agrees_with_an_array(void)
+static void operations(const char *first, const char *second)
 {
     struct client *c = cr_client();
     struct client *other = cr_client();
 
+    memset(files, 0, sizeof(files));
     for (int i = 0; i < FILES; i++) {
-        files[i].f = create(c, i == 0 ? "one" : "two");
+        files[i].f = create(c, i == 0 ? first : second);
     }
     for (int i = 0; i < STEPS && !tap_case_bad; i++) {
         one_step(c);
@@ -247,6 +253,23 @@ static void every_operation_agrees_with_an_array(void)
     }
     client_close(c);
     client_close(other);
+}
+
+static void every_operation_agrees_with_an_array(void)
+{
+    operations("one", "two");
+}
+
+/* Memory for 16 extents: maps are dropped all the time. */
+static void so_it_does_without_memory_for_maps(void)
+{
+    uint64_t before = cr.conf->client_cache;
+
+    cr.conf->client_cache = 8 * KIB;
+    maps_stay = false;
+    operations("three", "four");
+    cr.conf->client_cache = before;
+    maps_stay = true;
 }
 
 static void a_clone_can_be_synced_and_outlives_its_source(void)
@@ -356,6 +379,7 @@ int main(void)
     cr_start(2u << 20, "5s");
     CHECK_INT(conf_set(cr.conf, "client.commit_interval=100ms", &why), 0);
     tap_run("every operation agrees with an array", every_operation_agrees_with_an_array);
+    tap_run("so it does without memory for maps", so_it_does_without_memory_for_maps);
     tap_run("a clone can be synced and outlives its source",
             a_clone_can_be_synced_and_outlives_its_source);
     tap_run("reads are told later and shown at once", reads_are_told_later_and_shown_at_once);
