@@ -22,7 +22,7 @@ enum intent_field {
 enum volume_state { VOLUME_OK = 1, VOLUME_FULL = 2, VOLUME_FAILED = 3, VOLUME_LEAVING = 4 };
 enum volume_op { VOLUME_ADD = 1, VOLUME_REMOVE = 2, VOLUME_KEEP = 3 };
 enum member_trouble { TROUBLE_NONE = 0, TROUBLE_SLOW = 1, TROUBLE_HUNG = 2 };
-enum write_flag { WRITE_SYNC = 1, WRITE_LAST = 2, WRITE_COPY = 4 };
+enum write_flag { WRITE_SYNC = 1, WRITE_LAST = 2, WRITE_COPY = 4, WRITE_FILE = 8 };
 enum scrub_state_kind { SCRUB_RESTING = 1, SCRUB_RUNNING = 2, SCRUB_ORDERED = 3 };
 enum heartbeat_flag {
     HEARTBEAT_REGISTER = 1,

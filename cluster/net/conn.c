@@ -511,12 +511,24 @@ int conn_call_fd(struct conn *c, uint16_t type, struct slice msg, struct slice *
 {
     int err;
 
-    c->takes_fd = true;
+    conn_expect_fd(c);
     err = conn_call(c, type, msg, ret_msg, deadline_ms);
-    c->takes_fd = false;
-    *ret_fd = c->fd_taken;
-    c->fd_taken = -1;
+    *ret_fd = conn_take_fd(c);
     return err;
+}
+
+void conn_expect_fd(struct conn *c)
+{
+    c->takes_fd = true;
+}
+
+int conn_take_fd(struct conn *c)
+{
+    int fd = c->fd_taken;
+
+    c->takes_fd = false;
+    c->fd_taken = -1;
+    return fd;
 }
 
 int conn_open_hello(const char *addr, uint8_t purpose, struct slice cluster, uint64_t deadline_ms,

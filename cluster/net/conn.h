@@ -72,6 +72,9 @@ int conn_call(struct conn *c, uint16_t type, struct slice msg, struct slice *ret
 /* The same where a descriptor may come with the reply: *ret_fd is the caller's then, else -1. */
 int conn_call_fd(struct conn *c, uint16_t type, struct slice msg, struct slice *ret_msg,
                  int *ret_fd, uint64_t deadline_ms);
+/* From now on a descriptor may come with what is received; the last one is the caller's, -1: none. */
+void conn_expect_fd(struct conn *c);
+int conn_take_fd(struct conn *c);
 /* From now on a wait inside a call asks in_vain each time it has lasted so long; true ends the call as
  * its deadline does. */
 void conn_doubt(struct conn *c, uint64_t after_ms, bool (*in_vain)(void *arg), void *arg);

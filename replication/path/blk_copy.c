@@ -1,5 +1,14 @@
 /* Pushing a repair copy: block_write_open with WRITE_COPY, packets with a few in flight, the last one
- * seals and syncs. If anything fails the connection is closed and the target drops what it has. */
+ * seals and syncs. If anything fails the connection is closed and the target drops what it has.
+ * On one machine the target gets the source's file, and takes and compares the bytes itself; when that fails
+ * they are sent, which tells whose fault it was. */
+
+#include <fcntl.h>
+
+#include "cluster/base/fault.h"
+#include "cluster/base/io.h"
+#include "cluster/net/sock.h"
+#include "cluster/net/sock_local.h"
 
 #include "replication/path/blk_push.h"
 #include "replication/store/scrub.h"
@@ -18,6 +27,7 @@ struct push {
     struct blk_server *server;
     const struct blk_copy *ask;
     struct replica *replica;
+    int file; /* of the replica, for a target on this machine; -1: none */
     struct blk_push out;
 };
 
@@ -44,13 +54,45 @@ static int push_packet(struct push *p, uint32_t offset, uint32_t *ret_len)
     return err;
 }
 
+/* The target has the file: only says what to take out of it. */
+static int push_range(struct push *p, uint32_t offset, uint32_t *ret_len)
+{
+    uint32_t n = MIN(PACKET_BYTES, p->ask->len - offset);
+    int err = p->ask->pace != NULL ? p->ask->pace(p->ask->arg, n) : 0;
+
+    (void)!posix_fadvise(p->file, (off_t)layout_data_at(offset), n, POSIX_FADV_WILLNEED);
+    *ret_len = n;
+    err = err != 0 ? err : blk_push_packet(&p->out, offset, n, offset + n == p->ask->len);
+    return of_target(err);
+}
+
+/* Gives the target this server's file, if it can have it. */
+static void lend(struct push *p)
+{
+    struct block_file_req req = { .block = p->ask->block };
+    struct frame f = { .type = RPC_block_file, .req_id = ++p->out.id };
+    struct slice msg;
+    uint64_t deadline_ms = clock_mono_ms() + BLK_PUSH_MS;
+    int err = FAULT("blk.copy.lend");
+
+    if (!sock_is_local(conn_fd(p->out.conn)) || err != 0 ||
+        replica_open_to_read(p->replica, &p->file) != 0) {
+        return;
+    }
+    wire_out_reset(&p->out.msg);
+    block_file_req_put(&p->out.msg, &req);
+    err = conn_send_fd(p->out.conn, &f, wire_out_slice(&p->out.msg), p->file, deadline_ms);
+    err = err != 0 ? err : conn_recv(p->out.conn, &f, &msg, deadline_ms);
+    p->out.by_file = err == 0 && f.status == 0 && f.type == RPC_block_file;
+}
+
 static int push_all(struct push *p)
 {
     uint32_t done = 0, n = 0;
     int err;
 
     do {
-        err = push_packet(p, done, &n);
+        err = p->out.by_file ? push_range(p, done, &n) : push_packet(p, done, &n);
         done += n;
     } while (err == 0 && done < p->ask->len);
     return err != 0 ? err : of_target(blk_push_finish(&p->out));
@@ -103,33 +145,48 @@ static int ask_target(struct blk_server *s, const struct blk_copy *copy)
     return of_target(err);
 }
 
-int blk_server_copy(struct blk_server *s, const struct blk_copy *copy)
+/* may_lend: the target may get the file. *ret_lent: it did. */
+static int copy_once(struct blk_server *s, const struct blk_copy *copy, struct replica *r,
+                     bool may_lend, bool *ret_lent)
 {
     struct block_write_open_req open = { .block = copy->block,
                                          .node = copy->node,
                                          .label = slice_str(copy->label != NULL ? copy->label : ""),
                                          .flags = WRITE_COPY };
-    struct push p = { .server = s, .ask = copy };
-    bool done = false;
+    struct push p = { .server = s, .ask = copy, .replica = r, .file = -1 };
+    bool done;
     uint32_t bad;
-    int err = store_get(s->store, copy->block, &p.replica);
+    int err;
+
+    blk_push_init(&p.out, s, copy->block);
+    err = of_target(blk_open_down(s, &open, slice_str(copy->addr), clock_mono_ms() + BLK_PUSH_MS,
+                                  &p.out.conn, &bad));
+    done = err == DFS_EEXIST;
+    if (err == 0 && may_lend) {
+        lend(&p);
+    }
+    err = done ? ask_target(s, copy) : err != 0 ? err : push_all(&p);
+    *ret_lent = p.out.by_file;
+    blk_push_fini(&p.out);
+    io_close(p.file);
+    return err;
+}
+
+int blk_server_copy(struct blk_server *s, const struct blk_copy *copy)
+{
+    struct replica *r;
+    bool lent = false;
+    int err = store_get(s->store, copy->block, &r);
 
     if (err != 0) {
         return err;
     }
-    blk_push_init(&p.out, s, copy->block);
     /* The masters have sealed the block; the writer may have gone before it could say so here. */
-    err = replica_seal(p.replica, copy->len);
-    if (err == 0) {
-        err = of_target(blk_open_down(s, &open, slice_str(copy->addr),
-                                      clock_mono_ms() + BLK_PUSH_MS, &p.out.conn, &bad));
-        done = err == DFS_EEXIST;
-        err = done ? ask_target(s, copy) : err;
+    err = replica_seal(r, copy->len);
+    err = err != 0 ? err : copy_once(s, copy, r, true, &lent);
+    if (lent && err == DFS_EAGAIN) {
+        err = copy_once(s, copy, r, false, &lent);
     }
-    if (err == 0 && !done) {
-        err = push_all(&p);
-    }
-    blk_push_fini(&p.out);
-    store_put(s->store, p.replica);
+    store_put(s->store, r);
     return err;
 }

@@ -48,6 +48,7 @@ struct blk_write {
     uint32_t down_node;
     uint32_t behind; /* servers behind this one */
     uint64_t down_id;
+    int file;       /* that packets with WRITE_FILE come out of; 0: none */
     bool last;      /* the packet that seals has come */
     bool down_lost; /* the server behind went away while nothing was to be answered */
     struct write_window window;
@@ -75,6 +76,7 @@ int blk_lend_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_stat_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_volume_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_write_open_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
+int blk_file_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 int blk_packet_serve(struct blk_conn *c, const struct frame *f, struct slice msg);
 /* Answers that have come from behind are passed on. */
 int blk_write_on_down(struct blk_conn *c);

@@ -40,7 +40,7 @@ int blk_push_packet(struct blk_push *p, uint32_t offset, uint32_t len, bool last
         .block = p->block,
         .offset = offset,
         .len = len,
-        .flags = last ? WRITE_LAST | WRITE_SYNC : 0,
+        .flags = (uint8_t)((last ? WRITE_LAST | WRITE_SYNC : 0) | (p->by_file ? WRITE_FILE : 0)),
     };
     struct frame f = { .type = RPC_block_packet, .req_id = ++p->id };
     struct iovec data[2] = {
@@ -54,8 +54,8 @@ int blk_push_packet(struct blk_push *p, uint32_t offset, uint32_t len, bool last
     block_packet_req_put(&p->msg, &req);
     err = err != 0 ? err : FAULT("blk.copy.send");
     if (err == 0) {
-        err =
-            conn_send(p->conn, &f, wire_out_slice(&p->msg), data, 2, clock_mono_ms() + BLK_PUSH_MS);
+        err = conn_send(p->conn, &f, wire_out_slice(&p->msg), data, p->by_file ? 0 : 2,
+                        clock_mono_ms() + BLK_PUSH_MS);
     }
     if (err == 0) {
         window_push(&p->window, &e);

@@ -12,6 +12,7 @@ struct blk_push {
     struct blk_server *server;
     struct conn *conn; /* of blk_open_down(); owned */
     struct pbuf *buf;  /* data and sums of the next packet */
+    bool by_file;      /* the target has the source's file, and takes the bytes out of it */
     struct wire_out msg;
     struct write_window window;
     uint64_t block;

@@ -66,6 +66,8 @@ static int serve_one(struct blk_conn *c, uint64_t deadline_ms)
     switch (f.type) {
     case RPC_block_write_open:
         return blk_write_open_serve(c, &f, msg);
+    case RPC_block_file:
+        return blk_file_serve(c, &f, msg);
     case RPC_block_read:
         return blk_read_serve(c, &f, msg);
     case RPC_block_sync:

@@ -3,6 +3,8 @@
  *   block_packet       receive, pass on, compare the sums, write, sync if asked to; the answer goes
  *                      to the front when the one from behind has come (at the end: at once)
  *   WRITE_LAST         seals; when it is answered the stream is over
+ *   block_file         before the packets of a copy whose source is on this machine: they are taken out
+ *                      of its file
  *
  * What goes wrong ends the stream: the oldest unanswered packet is answered with a status and the
  * server that failed, and the connection is closed.
@@ -17,13 +19,17 @@
  * a packet is passed on only to a server that reads until it has taken it.
  */
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "cluster/base/addr.h"
 #include "cluster/base/daemon.h"
 #include "cluster/base/fault.h"
+#include "cluster/base/io.h"
 #include "cluster/base/metrics.h"
 #include "cluster/net/sock.h"
+#include "cluster/net/sock_local.h"
 
 #include "replication/path/blk_impl.h"
 
@@ -71,6 +77,9 @@ void blk_write_end(struct blk_conn *c)
 
     if (w->replica == NULL) {
         return;
+    }
+    if (w->file > 0) {
+        close(w->file);
     }
     pthread_mutex_lock(&c->server->mu);
     c->down_fd = -1;
@@ -194,6 +203,9 @@ int blk_write_open_serve(struct blk_conn *c, const struct frame *f, struct slice
     if (err != 0) {
         return answer_open(c, f, err, 0, bad);
     }
+    if ((req.flags & WRITE_COPY) != 0 && sock_is_local(conn_fd(c->up))) {
+        conn_expect_fd(c->up);
+    }
     atomic_fetch_add(&s->writers, 1);
     c->write.behind = req.chain.count;
     if (req.chain.count != 0) {
@@ -202,13 +214,40 @@ int blk_write_open_serve(struct blk_conn *c, const struct frame *f, struct slice
     return answer_open(c, f, err, err == 0 ? req.offset : 0, err == 0 ? 0 : bad);
 }
 
+int blk_file_serve(struct blk_conn *c, const struct frame *f, struct slice msg)
+{
+    struct block_file_rep rep = { 0 };
+    struct block_file_req req;
+    struct stat st;
+    int fd = conn_take_fd(c->up);
+    int err = block_file_req_get(msg, &req);
+
+    if (err == 0 && (c->write.replica == NULL || c->write.replica->block != req.block ||
+                     c->write.file > 0 || fd <= 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
+        err = DFS_EINVAL;
+    }
+    if (err == 0) {
+        c->write.file = fd;
+    } else {
+        io_close(fd);
+    }
+    wire_out_reset(&c->out);
+    block_file_rep_put(&c->out, &rep);
+    return blk_reply(c, f, err, NULL, 0);
+}
+
 /* ---- packets ---- */
 
 static int receive(struct blk_conn *c, const struct block_packet_req *req, uint32_t sums,
                    struct pbuf *b)
 {
     uint64_t deadline = clock_mono_ms() + BLK_FRAME_MS;
-    int err = conn_recv_data(c->up, b->sums, (size_t)sums * 4, deadline);
+    int err;
+
+    if ((req->flags & WRITE_FILE) != 0) {
+        return replica_read_parts(c->write.file, req->offset, req->len, b->data, b->sums);
+    }
+    err = conn_recv_data(c->up, b->sums, (size_t)sums * 4, deadline);
 
     return err != 0 ? err : conn_recv_data(c->up, b->data, req->len, deadline);
 }
@@ -290,7 +329,10 @@ static int stored(struct blk_conn *c, const struct frame *f, const struct block_
 
 static bool expects_packet(const struct blk_write *w, const struct block_packet_req *req)
 {
-    return w->replica != NULL && w->replica->block == req->block && !w->last;
+    bool well = (req->flags & WRITE_FILE) == 0 ||
+                (w->file > 0 && w->down == NULL && req->offset % CHUNK_BYTES == 0);
+
+    return w->replica != NULL && w->replica->block == req->block && !w->last && well;
 }
 
 int blk_packet_serve(struct blk_conn *c, const struct frame *f, struct slice msg)
@@ -302,7 +344,10 @@ int blk_packet_serve(struct blk_conn *c, const struct frame *f, struct slice msg
     int err = block_packet_req_get(msg, &req);
 
     if (err == 0) {
-        err = rule_packet(req.offset, req.len, f->data_len, &sums);
+        bool file = (req.flags & WRITE_FILE) != 0 && f->data_len == 0;
+
+        sums = layout_chunks_touched(req.offset, req.len);
+        err = rule_packet(req.offset, req.len, file ? sums * 4 + req.len : f->data_len, &sums);
     }
     if (err == 0 && !expects_packet(w, &req)) {
         err = DFS_EINVAL;
@@ -317,6 +362,7 @@ int blk_packet_serve(struct blk_conn *c, const struct frame *f, struct slice msg
     b = buf_pool_get(&c->server->pool);
     err = receive(c, &req, sums, b);
     if (err != 0) {
+        err = (req.flags & WRITE_FILE) != 0 ? fail_packet(c, f->req_id, err, c->server->node) : err;
         goto out;
     }
     if (w->down != NULL) {

@@ -77,6 +77,10 @@ int replica_create(struct replica *r);
  * DFS_EFBIG, DFS_ENOSPC (the reserve is kept), DFS_EVOLUME (the volume has failed). */
 int replica_append(struct replica *r, uint32_t offset, struct slice data, uint32_t *sums);
 
+/* Whole chunks and their sums out of a replica's file; offset is a multiple of CHUNK_BYTES. Nothing is
+ * compared. Errors: DFS_ECHECKSUM (the file ends too soon); from errno. */
+int replica_read_parts(int fd, uint32_t offset, uint32_t len, uint8_t *data, uint32_t *sums);
+
 /* A new descriptor of the replica's file, for reading only; the caller closes it. Errors:
  * DFS_ENOBLOCK (the file is gone), DFS_EVOLUME, DFS_EIO, DFS_EBUSY (too many are open). */
 int replica_open_to_read(struct replica *r, int *ret_fd);

@@ -40,7 +40,5 @@ int replica_write_header(struct replica *r, int fd, enum layout_state state, uin
 /* Nothing is left of sums behind the end of a replica of len bytes, in the last group of its file.
  * Errors: from errno. */
 int replica_clear_sums(int fd, uint32_t len);
-/* Whole chunks and their sums; offset is a multiple of CHUNK_BYTES. Errors: from errno. */
-int replica_read_parts(int fd, uint32_t offset, uint32_t len, uint8_t *data, uint32_t *sums);
 
 #endif

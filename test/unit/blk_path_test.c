@@ -660,9 +660,9 @@ static void test_sync_stat(void)
 static void test_copy(void)
 {
     static const uint32_t lens[] = { 0, 1, 4096, 1 << 20, 7654321 };
-    static const char *const of_target[] = { "blk.packet.store=CHECKSUM times=1",
-                                             "blk.packet.store=NOBLOCK times=1",
-                                             "blk.packet.store=OFFSET times=1" };
+    static const char *const of_target[] = { "blk.packet.store=CHECKSUM times=2",
+                                             "blk.packet.store=NOBLOCK times=2",
+                                             "blk.packet.store=OFFSET times=2" };
     struct blk_copy copy = { .node = 2, .addr = servers[1].addr };
     struct replica_bad bad[8];
     struct block_stat_rep rep;
