@@ -14,7 +14,9 @@
 #define MEASURE_MS   200
 #define BUDGET_LEAST (4 * MIB)
 #define FORGET       16 /* the rest's highest use is forgotten by this part a measurement */
+#define GIVE_BACK    8  /* of what nobody needed, this part goes each time */
 #define ARENAS       4
+#define PAGE         4096
 #define MAPPED_BYTES (256 << 10) /* what is larger goes back to the system when it is freed */
 
 struct buf_spare {
@@ -145,9 +147,13 @@ uint32_t bufs_grow(struct bufs *b, uint8_t **p, uint32_t cap, uint32_t want)
         (void)measure(b);
     }
     free(over);
-    if (fresh == NULL) {
+    if (to < BUF_BYTES) {
         *p = x_realloc(*p, to);
         return to;
+    }
+    if (fresh == NULL) { /* the kernel copies faster to whole pages */
+        fresh = aligned_alloc(PAGE, BUF_BYTES);
+        ASSERT(fresh != NULL);
     }
     if (cap > 0) {
         memcpy(fresh, *p, cap);
@@ -213,7 +219,7 @@ void bufs_tick(struct bufs *b)
     uint64_t unneeded;
 
     pthread_mutex_lock(&b->mu);
-    unneeded = MIN(b->spare_least, b->spare_count);
+    unneeded = (MIN(b->spare_least, b->spare_count) + GIVE_BACK - 1) / GIVE_BACK;
     while (unneeded-- > 0) {
         struct buf_spare *s = take_spare_locked(b);
 
