@@ -125,6 +125,10 @@ struct ns_counts {
     uint64_t next_block; /* ids from here on were never given */
 };
 int ns_get_counts(struct ns_reader *r, struct ns_counts *ret);
+/* Ids of blocks in [from, to) were leapt over: another database, newer than a backup that was put back, may
+ * have given them. */
+typedef void ns_leap_fn(void *arg, uint64_t from, uint64_t to, int64_t since_ns);
+int ns_each_leap(struct ns_reader *r, ns_leap_fn *fn, void *arg);
 /* Inodes without a name, from the id after `after`. Returns how many were put into ret. */
 size_t ns_orphans(struct ns_reader *r, uint64_t after, uint64_t *ret, size_t max);
 /* host and name are borrowed for the call; false stops. */

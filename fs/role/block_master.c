@@ -95,6 +95,7 @@ int block_master_register(struct block_master *m, struct why *why)
         .addr = slice_str(m->addr),
         .host = slice_str(m->host),
         .rack = slice_str(m->rack),
+        .last_block = store_last_block(m->store),
     };
     struct server_register_rep got;
     struct wire_out volumes, out, rep;

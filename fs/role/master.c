@@ -224,6 +224,7 @@ static void serve(struct master *m)
     struct why why = { "" };
     int err = check_identity(m, &why);
 
+    err = err != DFS_OK ? err : master_restored_note(m, &why);
     if (err != DFS_OK) {
         master_stop(m, err, why.text);
         return;
@@ -250,6 +251,35 @@ static void serve(struct master *m)
     log_event(LOG_INFO, "master.ready", "listen=%s applied=%ju servers=%zu sessions=%zu",
               m->conf->master_listen, (uintmax_t)ns_applied(m->ns), m->members.count,
               m->sessions.by_id.count);
+}
+
+static void on_leapt(struct master_cmd *cmd, int status, struct slice reply)
+{
+    struct master *m = cmd->arg;
+
+    (void)reply;
+    wire_out_fini(&cmd->msg);
+    free(cmd);
+    if (status != DFS_OK) {
+        master_stop(m, status, "ids could not go on behind those of a newer database");
+        return;
+    }
+    log_event(LOG_WARN, "master.restored",
+              "data=%s err=\"is a copy: ids go on behind those that the original gave\"",
+              m->conf->master_data);
+    serve(m);
+}
+
+static void leap_and_serve(struct master *m)
+{
+    struct master_cmd *cmd = x_alloc(sizeof(*cmd));
+
+    cmd->type = RPC_ns_leap;
+    cmd->done = on_leapt;
+    cmd->arg = m;
+    wire_out_init(&cmd->msg, KIB);
+    master_restored_put(&cmd->msg, 0);
+    master_core_submit(m, cmd);
 }
 
 static void on_initialised(struct master_cmd *cmd, int status, struct slice reply)
@@ -282,6 +312,15 @@ static void initialise(struct master *m)
     master_core_submit(m, cmd);
 }
 
+static void start_empty(struct master *m)
+{
+    if (m->exists) {
+        master_stop(m, DFS_EDAMAGED, "the log and the database are empty, though they were not");
+    } else {
+        initialise(m);
+    }
+}
+
 static void fsm_leads(void *arg, bool leads)
 {
     struct master *m = arg;
@@ -293,13 +332,12 @@ static void fsm_leads(void *arg, bool leads)
         master_fail(m, DFS_EIO, why.text);
     } else {
         atomic_store(&m->epoch, raft_node_epoch(m->node));
-        if (ns_cluster(m->ns, m->cluster)) {
-            serve(m);
-        } else if (m->exists) {
-            master_stop(m, DFS_EDAMAGED,
-                        "the log and the database are empty, though they were not");
+        if (!ns_cluster(m->ns, m->cluster)) {
+            start_empty(m);
+        } else if (master_restored_is_copy(m)) {
+            leap_and_serve(m);
         } else {
-            initialise(m);
+            serve(m);
         }
     }
 }

@@ -191,6 +191,8 @@ static int on_register(struct master *m, struct slice msg, struct wire_out *rep)
     }
     err = check_twin(m, &rec, q.boot);
     err = err != DFS_OK ? err : know_server(m, &rec, &out.node);
+    err =
+        err != DFS_OK || q.last_block == 0 ? err : master_restored_seen(m, out.node, q.last_block);
     if (err == DFS_OK && q.node != 0 && q.node != out.node) {
         log_event(LOG_WARN, "master.renumbered", "addr=%s was=%u is=%u", rec.addr, q.node,
                   out.node);

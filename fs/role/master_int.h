@@ -260,6 +260,18 @@ void master_keep_on_settle(struct master *m, struct master_cmd *cmd);
  * answered up to now is committed when this returns. */
 int master_keep_settle(struct master *m);
 
+/* master_restored.c */
+/* Is master.data a copy of what a master had? */
+bool master_restored_is_copy(struct master *m);
+/* What is there is the original from now on. */
+int master_restored_note(struct master *m, struct why *why);
+/* The command that makes ids leap. block: 0, or one that was never given. */
+void master_restored_put(struct wire_out *out, uint64_t block);
+/* A server has this block: ids leap if it was never given. Any thread but the core's. */
+int master_restored_seen(struct master *m, uint32_t node, uint64_t block);
+/* A block without a record: may a newer database know it, and is it kept for that? */
+bool master_restored_keeps(struct master *m, uint64_t block);
+
 /* master_query.c */
 void master_query_init(struct master *m);
 void master_query_fini(struct master *m);

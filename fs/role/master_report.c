@@ -87,6 +87,7 @@ struct range {
     size_t count, cap;
     uint64_t end; /* first block behind the range */
     uint64_t next_block;
+    uint64_t future; /* the greatest id of those that were never given; 0: there are none */
 };
 
 static struct known *range_add(struct range *r, uint64_t block)
@@ -185,7 +186,7 @@ static void act(struct master *m, uint32_t node, const struct known *k, enum ver
     }
 }
 
-static void judge_all(struct master *m, const struct server_range_req *q, const struct range *r)
+static void judge_all(struct master *m, const struct server_range_req *q, struct range *r)
 {
     static const char *const names[] = { "fine",   "seal",  "short", "adopt",
                                          "rescue", "stray", "lost",  "future" };
@@ -196,10 +197,14 @@ static void judge_all(struct master *m, const struct server_range_req *q, const 
         enum verdict v = reconcile_judge(k->block, k->exists ? &k->rec : NULL, k->listed,
                                          k->has ? &k->have : NULL, r->next_block);
 
+        if (v == VERDICT_STRAY && !k->exists && master_restored_keeps(m, k->block)) {
+            v = VERDICT_FUTURE;
+        }
         if (v == VERDICT_FUTURE) {
             log_event(LOG_WARN, "replica.future",
                       "node=%u block=%ju next=%ju err=\"an id that was never given: kept\"",
                       q->node, (uintmax_t)k->block, (uintmax_t)r->next_block);
+            r->future = MAX(r->future, k->block);
         } else if (v != VERDICT_FINE) {
             log_event(LOG_INFO, "replica.differs", "node=%u block=%ju verdict=%s", q->node,
                       (uintmax_t)k->block, names[v]);
@@ -240,6 +245,9 @@ int master_report_range(struct master *m, struct slice msg, struct wire_out *rep
     mdb_txn_abort(txn);
     if (err == DFS_OK) {
         judge_all(m, &q, &r);
+        err = r.future != 0 ? master_restored_seen(m, q.node, r.future) : DFS_OK;
+    }
+    if (err == DFS_OK) {
         server_range_rep_put(rep, &out);
         master_keeper_poke(m);
     }

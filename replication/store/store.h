@@ -78,6 +78,9 @@ void store_report_lost(struct store *s, size_t slot);
 
 /* ---- for the reports to the master ---- */
 
+/* The greatest id of a block that is here in any state; 0: there is none. */
+uint64_t store_last_block(struct store *s);
+
 /* Bytes of one message's list are put by the caller; these fill arrays (to be freed). Replicas on
  * failed volumes and unfinished copies are left out. */
 size_t store_digests(struct store *s, struct range_digest **ret); /* by range, ascending */

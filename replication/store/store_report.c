@@ -11,6 +11,22 @@ static bool counts_locked(const struct replica *r)
     return (r->sm.now == RULE_OPEN || r->sm.now == RULE_SEALED) && !atomic_load(&r->vol->failed);
 }
 
+uint64_t store_last_block(struct store *s)
+{
+    uint64_t last = 0;
+
+    for (size_t i = 0; i < STORE_STRIPES; i++) {
+        struct store_stripe *st = &s->stripes[i];
+
+        pthread_mutex_lock(&st->lock.mu);
+        HTAB_FOREACH (node, &st->index) {
+            last = MAX(last, CONTAINER_OF(node, struct replica, node)->block);
+        }
+        pthread_mutex_unlock(&st->lock.mu);
+    }
+    return last;
+}
+
 static int by_range(const void *a, const void *b)
 {
     const struct range_digest *x = a, *y = b;
