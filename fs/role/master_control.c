@@ -105,6 +105,9 @@ static int welcome(struct master *m, const struct server_register_req *q,
         members_intend(&m->members, node, rec, master_now_ns(m), now);
     }
     err = err != DFS_OK ? err : members_register(&m->members, node, q->boot, q->volumes, now, &was);
+    if (err == DFS_OK) {
+        members_doubt(&m->members, node);
+    }
     /* It has other neighbours: its blocks may be misplaced now. */
     if (err == DFS_OK && (was == MEMBER_DEAD || moved)) {
         master_keeper_scan_node_locked(m, node);
@@ -253,7 +256,9 @@ static int on_heartbeat(struct master *m, struct slice msg, struct wire_out *rep
     struct server_heartbeat_req q;
     struct wire_out orders;
     uint64_t now = clock_mono_ms();
+    const struct member *s;
     bool poke = false;
+    bool asked;
     int err = server_heartbeat_req_get(msg, &q);
 
     if (err != DFS_OK || q.done.count > DONE_MAX || q.bad.count > DONE_MAX) {
@@ -265,7 +270,12 @@ static int on_heartbeat(struct master *m, struct slice msg, struct wire_out *rep
     }
     wire_out_init(&orders, LIMIT_REPLY);
     pthread_mutex_lock(&m->map_mu);
+    s = members_get(&m->members, q.node);
+    asked = s != NULL && s->report;
     err = members_heartbeat(&m->members, &q, now);
+    if (err == DFS_OK && s->report && !asked) {
+        members_doubt(&m->members, q.node); /* a volume may have failed, or be gone */
+    }
     if (err == DFS_ENOENT) {
         out.flags = HEARTBEAT_REGISTER;
         err = DFS_OK;

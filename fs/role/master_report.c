@@ -60,6 +60,7 @@ int master_report_digests(struct master *m, struct slice msg, struct wire_out *r
         pthread_mutex_lock(&m->map_mu);
         s = members_get(&m->members, q.node);
         s->report = false;
+        members_told(&m->members, q.node, q.first == 0, q.last == UINT64_MAX, out.differ.count);
         s->report_ms = clock_mono_ms();
         if (out.differ.count != 0) {
             s->report_ms -= m->members.conf.report_ms - AGAIN_MS;
@@ -248,6 +249,9 @@ int master_report_range(struct master *m, struct slice msg, struct wire_out *rep
         err = r.future != 0 ? master_restored_seen(m, q.node, r.future) : DFS_OK;
     }
     if (err == DFS_OK) {
+        pthread_mutex_lock(&m->map_mu);
+        members_told_range(&m->members, q.node);
+        pthread_mutex_unlock(&m->map_mu);
         server_range_rep_put(rep, &out);
         master_keeper_poke(m);
     }

@@ -92,10 +92,11 @@ int master_restored_seen(struct master *m, uint32_t node, uint64_t block)
     master_restored_put(&msg, block);
     err = master_core_call(m, RPC_ns_leap, wire_out_slice(&msg), &reply);
     err = err != DFS_OK ? err : ns_leap_rep_get(wire_out_slice(&reply), &rep);
-    log_event(LOG_WARN, "master.restored",
-              "node=%u block=%ju next=%ju leapt=%ju err=\"metadata older than the blocks: was a backup put "
-              "back? ids go on behind\"",
-              node, (uintmax_t)block, (uintmax_t)next, (uintmax_t)rep.next_block);
+    log_event(
+        LOG_WARN, "master.restored",
+        "node=%u block=%ju next=%ju leapt=%ju err=\"metadata older than the blocks: was a backup put "
+        "back? ids go on behind\"",
+        node, (uintmax_t)block, (uintmax_t)next, (uintmax_t)rep.next_block);
     wire_out_fini(&msg);
     wire_out_fini(&reply);
     return err;
@@ -113,8 +114,7 @@ static void look(void *arg, uint64_t from, uint64_t to, int64_t since_ns)
 {
     struct search *s = arg;
 
-    s->found = s->found ||
-               (s->block >= from && s->block < to && s->now_ns - since_ns < KEPT_NS);
+    s->found = s->found || (s->block >= from && s->block < to && s->now_ns - since_ns < KEPT_NS);
 }
 
 bool master_restored_keeps(struct master *m, uint64_t block)

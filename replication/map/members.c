@@ -81,6 +81,57 @@ bool members_leaving(const struct members *t, uint32_t node)
     return m != NULL && member_leaving(m);
 }
 
+void members_doubt(struct members *t, uint32_t node)
+{
+    struct member *m = members_get(t, node);
+
+    if (m != NULL) {
+        m->unsure = true;
+        m->told = false;
+        m->ranges_due = 0;
+    }
+}
+
+bool members_unsure(const struct members *t, uint32_t node)
+{
+    const struct member *m = members_get(t, node);
+
+    return m != NULL && m->unsure;
+}
+
+static void settle(struct member *m)
+{
+    if (m->told && m->ranges_due == 0) {
+        m->unsure = false;
+    }
+}
+
+void members_told(struct members *t, uint32_t node, bool first, bool last, uint32_t differ)
+{
+    struct member *m = members_get(t, node);
+
+    if (m == NULL) {
+        return;
+    }
+    if (first) {
+        m->told = false;
+        m->ranges_due = 0;
+    }
+    m->ranges_due += differ;
+    m->told = m->told || last;
+    settle(m);
+}
+
+void members_told_range(struct members *t, uint32_t node)
+{
+    struct member *m = members_get(t, node);
+
+    if (m != NULL && m->ranges_due != 0) {
+        m->ranges_due--;
+        settle(m);
+    }
+}
+
 bool members_intend(struct members *t, uint32_t node, const struct server_rec *rec, int64_t wall_ns,
                     uint64_t now_ms)
 {

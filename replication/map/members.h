@@ -58,6 +58,9 @@ struct member {
     uint64_t report_ms; /* when its replicas were last asked for */
     bool heard;         /* since this table was made */
     bool report;        /* its next heartbeat is answered with HEARTBEAT_REPORT */
+    bool unsure;        /* what it has was not compared with the records since it came */
+    bool told;          /* all its digests were, but these ranges are to come */
+    uint64_t ranges_due;
     uint32_t writers;
     uint32_t readers;
     uint32_t promised;      /* blocks placed here since its last heartbeat */
@@ -119,6 +122,13 @@ static inline bool member_takes(const struct member *m)
 /* Its state for those who choose between copies: suspect ones are read last. */
 uint8_t member_reader_state(const struct member *m);
 bool members_leaving(const struct members *t, uint32_t node);
+/* It came, and may have lost copies: until they were compared no other copy is given up for its. */
+void members_doubt(struct members *t, uint32_t node);
+bool members_unsure(const struct members *t, uint32_t node);
+/* Digests were compared, the first ones or the last ones perhaps, and so many ranges differ; one of them was
+ * compared. */
+void members_told(struct members *t, uint32_t node, bool first, bool last, uint32_t differ);
+void members_told_range(struct members *t, uint32_t node);
 /* What operators want of it, as the state machine has it (intent, maintenance, until_ns of rec), at
  * wall-clock time wall_ns. True when that is a change. Unknown: nothing. */
 bool members_intend(struct members *t, uint32_t node, const struct server_rec *rec, int64_t wall_ns,

@@ -121,16 +121,19 @@ void bad_remove(struct repair *r, uint64_t block, uint32_t node)
 
 void repair_bad(struct repair *r, uint64_t block, uint32_t node, int status, uint64_t now_ms)
 {
+    const struct problem *p;
     struct block_rec rec;
 
     if (r->env.get(r->env.arg, block, &rec) != DFS_OK) {
         return;
     }
+    p = problem_find(r, block);
     for (uint8_t i = 0; i < rec.node_count; i++) {
         if (rec.nodes[i] != node) {
             continue;
         }
-        if (status == DFS_ENOBLOCK && rec.state == BLOCK_SEALED) {
+        /* While another change is under way this one would be passed over, and the copy count. */
+        if (status == DFS_ENOBLOCK && rec.state == BLOCK_SEALED && (p == NULL || p->changes == 0)) {
             struct repair_change c = { block, node, REPLICA_DROP, false };
 
             repair_change(r, &c);
@@ -216,6 +219,7 @@ void standing_of(const struct repair *r, uint64_t block, const struct block_rec 
         } else {
             ret->good_nodes[ret->good++] = node;
             ret->live += members_state(r->members, node) == MEMBER_LIVE;
+            ret->sure += !members_unsure(r->members, node);
         }
     }
 }

@@ -66,7 +66,7 @@ void repair_delete_stray(struct repair *r, uint64_t block, uint32_t node, uint64
     }
     if (err == DFS_OK && rec.state != BLOCK_DELETED && rec.len != 0) {
         standing_of(r, block, &rec, &s);
-        if (s.good + s.leaving == 0) {
+        if (s.sure + s.leaving == 0) {
             return; /* short or damaged, but it may be all that is left */
         }
     }
@@ -198,7 +198,7 @@ static bool plan_copy(struct repair *r, struct problem *p, const struct block_re
         struct repair_change c = { p->block, s->bad != 0 ? s->bad_nodes[0] : 0, REPLICA_DROP,
                                    true };
 
-        if (s->bad == 0 || s->live == 0 || p->copies != 0) {
+        if (s->bad == 0 || s->live == 0 || s->sure + s->leaving == 0 || p->copies != 0) {
             return false;
         }
         repair_change(r, &c);
@@ -233,18 +233,19 @@ static bool plan_drop(struct repair *r, struct problem *p, const struct standing
 {
     struct repair_change c = { p->block, 0, REPLICA_DROP, true };
     bool keep[LIMIT_REPLICATION] = { false };
+    bool sure = s->sure >= s->want;
 
     if (s->good < s->want || s->live == 0) {
         return false;
     }
-    if (s->bad != 0) {
+    if (s->bad != 0 && sure) {
         c.node = s->bad_nodes[0];
     } else if (s->dead != 0) {
         c.node = s->dead_nodes[0]; /* when it comes back, its copy is a stray */
         c.then_delete = false;
-    } else if (s->leaving != 0 && s->live >= s->want) {
+    } else if (s->leaving != 0 && s->live >= s->want && sure) {
         c.node = s->leaving_nodes[0];
-    } else if (s->good > s->want && s->live > s->want && p->copies == 0) {
+    } else if (s->good > s->want && s->live > s->want && s->sure == s->good && p->copies == 0) {
         for (size_t i = 0; i < s->good; i++) {
             /* A suspect one may not hear of it: trim what is there. */
             keep[i] = members_state(r->members, s->good_nodes[i]) != MEMBER_LIVE;

@@ -85,7 +85,8 @@ struct standing {
     uint8_t want;
     const struct rule *rule;
     size_t good, live; /* good: undamaged, server not dead; live of those: not suspect either */
-    size_t leaving;    /* good copies, but on servers that are to be emptied: sources only */
+    size_t sure;    /* of the good ones: not on a server that has just come, and was not compared */
+    size_t leaving; /* good copies, but on servers that are to be emptied: sources only */
     size_t bad, dead;
     uint32_t good_nodes[LIMIT_REPLICATION];
     uint32_t leaving_nodes[LIMIT_REPLICATION];

@@ -372,6 +372,38 @@ static void test_trim(void)
     stop();
 }
 
+/* Two servers come back with empty disks, and nobody knows yet. */
+static void test_nothing_for_the_unsure(void)
+{
+    const uint32_t on[] = { 1, 2, 3 };
+
+    start(3);
+    make_block(1, 1, on, 3);
+    holds[1][1] = holds[2][1] = false;
+    members_doubt(&t, 1);
+    members_doubt(&t, 2);
+    look(1);
+    run(6000);
+    CHECK_INT(recs[1].node_count, 3);
+    repair_stray(r, 1, 3, now); /* nor is a holder's copy a stray */
+    members_told(&t, 1, true, false, 1);
+    members_told(&t, 2, true, true, 1);
+    run(3000);
+    CHECK_INT(recs[1].node_count, 3);
+    repair_bad(r, 1, 1, DFS_ENOBLOCK, now);
+    repair_bad(r, 1, 2, DFS_ENOBLOCK, now);
+    members_told_range(&t, 2);
+    members_told_range(&t, 1);
+    CHECK(members_unsure(&t, 1) && !members_unsure(&t, 2));
+    members_told(&t, 1, false, true, 0);
+    CHECK(!members_unsure(&t, 1));
+    run(6000);
+    CHECK_INT(recs[1].node_count, 1);
+    CHECK_INT(recs[1].nodes[0], 3);
+    CHECK_INT(good_copies(1), 1);
+    stop();
+}
+
 static void test_damaged(void)
 {
     const uint32_t on[] = { 1, 2 };
@@ -640,6 +672,7 @@ int main(void)
     tap_run("one step orders no more than the rate has room for", test_rate_holds_within_a_step);
     tap_run("a block that found no free server waits no longer than that", test_busy);
     tap_run("copies follow the wanted number down and up", test_trim);
+    tap_run("no copy is given up for one that was not compared", test_nothing_for_the_unsure);
     tap_run("damaged copies are replaced, then dropped", test_damaged);
     tap_run("a holder that has nothing at the seal is replaced", test_sealed_without_copy);
     tap_run("deleted blocks are deleted everywhere, then forgotten", test_delete);
