@@ -1,6 +1,6 @@
 /* Ids after a backup was put back. Blocks, inodes and sessions that were given after it was made are
- * not known any more, but servers and clients still have them: the ids leap over these, and what was leapt over is
- * remembered. A block in there is no stray: the next backup that is put back may know it. */
+ * not known any more, but servers and clients still have them: the ids leap over these, and what was
+ * leapt over is remembered. A block in there is no stray: the next backup that is put back may know it. */
 #include "fs/ns/query.h"
 
 #define PREFIX_BYTES 4u

@@ -1,7 +1,9 @@
-/* Is the database older than what was done with it: was a backup put back? Ids that were given since must
- * not be given again, or bytes of two blocks would be taken for each other. Two signs:
- *   master.data is a copy      its lock file is not the one that `place` names; noticed before anything is given
- *   a block that was never given   a server tells of one when it registers, before it gets blocks, or reports it
+/* Is the database older than what was done with it: was a backup put back? Ids that were given since
+ * must not be given again, or bytes of two blocks would be taken for each other. Two signs:
+ *   master.data is a copy          its lock file is not the one that `place` names; noticed before
+ *                                  anything is given
+ *   a block that was never given   a server tells of one when it registers, before it gets blocks, or
+ *                                  reports it
  * Either way ids leap (fs/ns/leap.c). */
 #include <inttypes.h>
 #include <sys/stat.h>
