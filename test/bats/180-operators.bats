@@ -84,6 +84,9 @@ restart() { # PROCESS: after it has ended
 }
 
 @test "operators: a server in maintenance is not dead, and nothing is copied" {
+    # what was too many before has gone
+    two_of_each() { dfs c status --json | jq -e '([.servers[].blocks] | add) == 2 * .blocks'; }
+    wait_until 60 two_of_each
     before=$(server block-3 .blocks)
     dfs c maintenance block-3 --for 10m
     kill_hard c block-3
