@@ -545,16 +545,9 @@ static void forget_node(struct node *n, uint64_t data_version)
 
 static void forget_all(struct client *c)
 {
-    struct node **nodes;
-    size_t count = 0;
+    size_t count;
+    struct node **nodes = node_all(c, &count);
 
-    pthread_mutex_lock(&c->mu);
-    nodes = x_alloc((c->nodes.count + 1) * sizeof(struct node *));
-    HTAB_FOREACH (h, &c->nodes) {
-        nodes[count] = CONTAINER_OF(h, struct node, by_ino);
-        nodes[count++]->refs++;
-    }
-    pthread_mutex_unlock(&c->mu);
     for (size_t i = 0; i < count; i++) {
         forget_node(nodes[i], 0);
         node_put(nodes[i]);

@@ -81,16 +81,9 @@ int locks_resume(struct client *c, struct wire_in *in)
 /* No file holds a block open any more, and the masters know of all that ended. */
 static void give_blocks_back(struct client *c)
 {
-    struct node **nodes;
-    size_t count = 0;
+    size_t count;
+    struct node **nodes = node_all(c, &count);
 
-    pthread_mutex_lock(&c->mu);
-    nodes = x_alloc((c->nodes.count + 1) * sizeof(struct node *));
-    HTAB_FOREACH (h, &c->nodes) {
-        nodes[count] = CONTAINER_OF(h, struct node, by_ino);
-        nodes[count++]->refs++;
-    }
-    pthread_mutex_unlock(&c->mu);
     for (size_t i = 0; i < count; i++) {
         writer_release(nodes[i]);
         node_put(nodes[i]);

@@ -86,6 +86,22 @@ int node_io_lock(struct node *n, uint64_t deadline_ms)
     }
 }
 
+struct node **node_all(struct client *c, size_t *ret_count)
+{
+    struct node **nodes;
+    size_t count = 0;
+
+    pthread_mutex_lock(&c->mu);
+    nodes = x_alloc((c->nodes.count + 1) * sizeof(struct node *));
+    HTAB_FOREACH (h, &c->nodes) {
+        nodes[count] = CONTAINER_OF(h, struct node, by_ino);
+        nodes[count++]->refs++;
+    }
+    pthread_mutex_unlock(&c->mu);
+    *ret_count = count;
+    return nodes;
+}
+
 void node_ref(struct node *n)
 {
     pthread_mutex_lock(&n->c->mu);

@@ -73,6 +73,8 @@ struct node {
 struct node *node_find(struct client *c, uint64_t ino);
 /* The same, made when there is none. */
 struct node *node_get(struct client *c, uint64_t ino);
+/* All of them, counted; the array is to be freed. */
+struct node **node_all(struct client *c, size_t *ret_count);
 void node_ref(struct node *n);
 /* Takes n->io. Errors: DFS_ETIMEOUT, DFS_EINTR (also behind a shield: nothing is begun yet). */
 int node_io_lock(struct node *n, uint64_t deadline_ms);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cluster/base/clock.h"
+#include "cluster/base/fault.h"
 #include "cluster/base/rng.h"
 
 #include "replication/store/layout.h"
@@ -166,6 +167,27 @@ static void test_damage(void)
     client_close(c);
 }
 
+/* No file, or none that can be believed: the servers are asked. */
+static void test_refused(void)
+{
+    static const char *const faults[] = { "blk.lend=IO", "client.lent.check=IO" };
+
+    for (size_t i = 0; i < ARRAY_LEN(faults) && FAULTS_BUILT_IN; i++) {
+        struct client *c = client("client.local_reads=1");
+        struct file *f = sealed_file(c, faults[i], SIZE);
+        struct client_stats s;
+
+        CHECK_INT(fault_arm(faults[i], NULL), 0);
+        CHECK(same(f, 0, SIZE));
+        CHECK_INT(fault_arm("", NULL), 0);
+        client_get_stats(c, &s);
+        CHECK_INT(s.local_bytes, 0);
+        CHECK(s.read_requests > 0);
+        file_close(f);
+        client_close(c);
+    }
+}
+
 /* A block that is being written: what is committed is read, however much comes behind it. */
 static void test_open_block(void)
 {
@@ -229,6 +251,7 @@ int main(void)
     tap_run("any range of it agrees with what was written", test_any_range);
     tap_run("it can be switched off", test_switched_off);
     tap_run("a damaged file is read around", test_damage);
+    tap_run("what is not lent, or not right, is asked of servers", test_refused);
     tap_run("a block that is being written is read up to what is known", test_open_block);
     tap_run("files are given back soon after their last use", test_given_back);
     cr_stop();
