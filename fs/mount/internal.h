@@ -191,6 +191,8 @@ void xattr_memo_put(struct mount *m, const struct attr *a);
 void xattr_memo_forget(struct mount *m, uint64_t ino);
 /* true: the inode has nothing that these bits of enum attr_flag stand for. false: it may. */
 bool xattr_memo_none(struct mount *m, uint64_t ino, uint8_t flags);
+/* Somebody writes to it: it is no longer what it was trusted for (security.capability). */
+void drop_capability(struct mount *m, uint64_t ino);
 
 /* ---- init_ext.c ---- */
 

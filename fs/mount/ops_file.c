@@ -339,6 +339,9 @@ static void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t si
         err = h->append ? plain_handle(m, h, &f) : 0;
         err = err != 0 ? err : file_write(f, &cred_root, buf, size, (uint64_t)off);
     } else {
+        if (h->append) { /* past the pages: the kernel leaves that to us */
+            drop_capability(m, to_ino(m, node));
+        }
         err = write_for_caller(req, node, f, buf, size, off);
     }
     touch(m, node);

@@ -132,6 +132,20 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name)
     reply_err(req, "removexattr", node, err);
 }
 
+void drop_capability(struct mount *m, uint64_t ino)
+{
+    const struct slice name = slice_str("security.capability");
+    uint8_t value[64];
+    size_t len;
+
+    if (!xattr_memo_none(m, ino, ATTR_XATTRS) &&
+        client_getxattr(m->client, &cred_root, ino, name, value, sizeof(value), &len) !=
+            DFS_ENODATA) {
+        (void)client_removexattr(m->client, &cred_root, ino, name);
+        touch(m, ino);
+    }
+}
+
 void ops_add_xattr(struct fuse_lowlevel_ops *ops)
 {
     ops->getxattr = op_getxattr;

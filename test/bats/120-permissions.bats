@@ -126,6 +126,17 @@ no_lists() { # FILE
     mode_is 755 f
 }
 
+@test "permissions: writing takes what a program may do from it" {
+    for how in "echo x >>prog" "echo x 1<>prog" "truncate -s 10 prog"; do
+        cp /bin/true prog
+        setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 prog
+        getfattr -n security.capability prog
+        eval "$how"
+        run ! getfattr -n security.capability prog
+        run ! getfattr -n security.capability "$T/two/$BATS_TEST_NUMBER/prog"
+    done
+}
+
 @test "permissions: what is open stays open" {
     ann sh -c 'echo 123456 >f; mkdir -m 700 d; touch d/a d/b'
     # shellcheck disable=SC2016 # perl's own
