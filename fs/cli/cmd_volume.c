@@ -16,6 +16,7 @@
 #include "fs/cli/operate.h"
 
 #define POLL_US  (200 * 1000)
+#define HEARD_MS 3000
 #define ORDER_MS 600000u /* a volume that is added is scanned first */
 
 struct volume_cmd {
@@ -226,6 +227,50 @@ static int take_away(struct volume_cmd *c, const char *path, bool wait)
                                                : "leaving; dfs volume ls shows how far it is");
 }
 
+/* The masters may not have heard yet of one that was just added. */
+static bool find_soon(struct volume_cmd *c, const char *server, const char *path,
+                      struct volume_info *ret)
+{
+    uint64_t until_ms = clock_mono_ms() + HEARD_MS;
+    bool found = find_volume(&c->server, path, ret);
+
+    while (!found && clock_mono_ms() < until_ms) {
+        usleep(POLL_US);
+        if (operate_status(c->cli, &c->reply, &c->status) != CLI_DONE ||
+            operate_find(c->cli, server, &c->status, &c->server) != CLI_DONE) {
+            break;
+        }
+        found = find_volume(&c->server, path, ret);
+    }
+    return found;
+}
+
+/* Nothing is taken into use for a volume that cannot go. */
+static int replace(struct volume_cmd *c, const char *server, const char *old, const char *new)
+{
+    struct volume_info v;
+    int status;
+
+    if (strcmp(old, new) == 0) {
+        return cli_usage(c->cli, "%s cannot replace itself", old);
+    }
+    if (!find_soon(c, server, old, &v)) {
+        return cli_error(c->cli, "%s: is no volume of this server", old);
+    }
+    if (v.state == VOLUME_LEAVING) {
+        return cli_error(c->cli, "%s: is leaving already", old);
+    }
+    status = order(c, VOLUME_ADD, new);
+    if (status != CLI_DONE) {
+        return status;
+    }
+    status = take_away(c, old, c->wait);
+    if (status != CLI_DONE) {
+        cli_error(c->cli, "%s is in use all the same", new);
+    }
+    return status;
+}
+
 static int run(struct volume_cmd *c, const char *what, char **args, int count)
 {
     int status = operate_status(c->cli, &c->reply, &c->status);
@@ -248,8 +293,7 @@ static int run(struct volume_cmd *c, const char *what, char **args, int count)
         return take_away(c, args[1], c->wait && !c->cancel);
     }
     if (strcmp(what, "replace") == 0 && count == 3) {
-        status = order(c, VOLUME_ADD, args[2]);
-        return status != CLI_DONE ? status : take_away(c, args[1], c->wait);
+        return replace(c, args[0], args[1], args[2]);
     }
     return cli_usage(c->cli, "want ls [SERVER], add SERVER PATH, remove SERVER PATH or replace "
                              "SERVER OLD NEW");

@@ -172,6 +172,9 @@ volume_is() { # PATH JQ-FILTER VALUE
 
 @test "operators: a disk is replaced with one command, and no copy is missing meanwhile" {
     old=$(dfs c volume ls --json | jq -r '.[] | select(.host == "block-1") | .path' | grep -vF "$T/more")
+    run -1 dfs c volume replace block-1 "$T/no-volume" "$T/new-disk"
+    [[ $output == *"$T/no-volume: is no volume"* && ! -e $T/new-disk ]]
+    run -2 dfs c volume replace block-1 "$old" "$old"
     run -0 dfs c volume replace block-1 "$old" "$T/new-disk" --wait
     [[ $output == *removed* ]]
     no_replicas "$old"
