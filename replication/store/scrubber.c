@@ -454,14 +454,16 @@ void scrubber_order(struct scrubber *s, uint64_t number)
 
 size_t scrubber_progress(struct scrubber *s, struct scrub_progress ret[LIMIT_VOLUMES])
 {
-    size_t n;
+    size_t n = 0;
 
     pthread_mutex_lock(&s->mu);
-    n = s->count;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < s->count; i++) {
         const struct lane *l = s->lanes[i];
 
-        ret[i] = (struct scrub_progress){
+        if (volume_is_out(l->vol)) {
+            continue;
+        }
+        ret[n++] = (struct scrub_progress){
             .path = l->vol->path,
             .ordered = l->state.ordered != 0,
             .order = l->state.order,

@@ -49,6 +49,7 @@ struct scrub_progress {
     uint64_t found;    /* damaged copies, ever */
     bool resting;      /* the pass is complete, the next one is not due */
 };
+/* Of the volumes that have not failed and were not let go. Returns how many. */
 size_t scrubber_progress(struct scrubber *s, struct scrub_progress ret[LIMIT_VOLUMES]);
 /* Replicas that wait to be checked at once. */
 size_t scrubber_waiting(struct scrubber *s);

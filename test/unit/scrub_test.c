@@ -313,6 +313,35 @@ static void test_passes(void)
     store_close(s);
 }
 
+/* One that was let go is not waited for, and not told twice when it comes again. */
+static void test_volume_goes(void)
+{
+    struct store *s = open_store("goes");
+    struct scrubber_conf conf = { .store = s, .period_ms = 14 * DAY_MS, .ceiling = GIB };
+    struct scrubber *sc = scrubber_start(&conf);
+    char *more = x_printf("%s/more", tap_tmp());
+    struct scrub_progress p[LIMIT_VOLUMES];
+    uint64_t end = clock_mono_ms() + 20000;
+    struct why why;
+
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(store_volume_add(s, more, &why), 0);
+        scrubber_look(sc);
+        CHECK_INT(scrubber_progress(sc, p), 2);
+        CHECK_INT(store_volume_remove(s, more, &why), 0);
+        while (scrubber_progress(sc, p) != 1 && clock_mono_ms() < end) {
+            usleep(5000);
+        }
+        CHECK_INT(scrubber_progress(sc, p), 1);
+    }
+    scrubber_order(sc, 5);
+    CHECK(wait_resting(sc, 5));
+    scrubber_stop(sc);
+    scrubber_free(sc);
+    store_close(s);
+    free(more);
+}
+
 int main(void)
 {
     tap_run("a pass takes no more than half the period, however much there is", test_pass_length);
@@ -324,5 +353,6 @@ int main(void)
     tap_run("of an open replica what may change is left alone", test_open_one);
     tap_run("an unmounted volume fails as a whole", test_unmounted);
     tap_run("passes find damage, rest, take orders and go on after a restart", test_passes);
+    tap_run("a volume that was let go is not waited for", test_volume_goes);
     return tap_done();
 }
