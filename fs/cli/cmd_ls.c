@@ -221,7 +221,7 @@ static int list_dir(struct ls *ls, const char *path, uint64_t ino, bool heading,
     int err = 0;
 
     while (!eof && err == 0) {
-        err = client_readdir(ls->r.c, &ls->r.cr, ino, &cookie, true, take, ls, &eof);
+        err = client_readdir(ls->r.c, &ls->r.cr, ino, &cookie, true, false, take, ls, &eof);
     }
     if (err != 0) {
         forget(ls);

@@ -136,7 +136,7 @@ static int walk_dir(struct walk *w, const struct pending *d)
     int result = 0;
 
     while (!eof && result == 0) {
-        int err = client_readdir(r->c, &r->cr, d->ino, &cookie, true, take, &l, &eof);
+        int err = client_readdir(r->c, &r->cr, d->ino, &cookie, true, false, take, &l, &eof);
 
         if (err != 0) {
             if (err != DFS_ENOENT && err != DFS_ESTALE && w->unread != NULL) {

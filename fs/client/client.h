@@ -79,10 +79,10 @@ int client_readlink(struct client *c, const struct cred *cr, uint64_t ino, char 
 int client_access(struct client *c, const struct cred *cr, uint64_t ino, unsigned want);
 /* One page of a directory, for a caller that may read it: fn is called for each entry (borrowed)
  * until it returns false. *cookie goes in as where to continue (0 = start) and comes back as where
- * to go on; *ret_eof at the end. */
+ * to go on; *ret_eof at the end. few: some dozens of entries only. */
 typedef bool client_dir_fn(void *arg, const struct dir_entry *e, const struct attr *attr);
 int client_readdir(struct client *c, const struct cred *cr, uint64_t ino, uint64_t *cookie,
-                   bool plus, client_dir_fn *fn, void *arg, bool *ret_eof);
+                   bool plus, bool few, client_dir_fn *fn, void *arg, bool *ret_eof);
 
 /* *ret_len is the value's size even when cap is 0 (then nothing is copied); DFS_ERANGE when it
  * does not fit. */

@@ -35,6 +35,12 @@ static inline uint64_t memory_extents(uint64_t total)
     return total / 8 / 64;
 }
 
+/* Entries of directories that are being listed, before they are asked for in small numbers: a sixteenth. */
+static inline uint64_t memory_dirs(uint64_t total)
+{
+    return total / 16;
+}
+
 /* Blocks whose places are remembered: a sixty-fourth. */
 static inline size_t memory_locs(uint64_t total)
 {

@@ -8,7 +8,8 @@
 #include "fs/client/readahead.h"
 #include "fs/client/writer.h"
 
-#define DIR_BYTES (LIMIT_REPLY / 4) /* of a directory, in one answer */
+#define DIR_BYTES     (LIMIT_REPLY / 4) /* of a directory, in one answer */
+#define DIR_BYTES_FEW (8u << 10)
 
 DEFINE_CALL(lookup)
 DEFINE_CALL(getattr)
@@ -250,12 +251,11 @@ int client_access(struct client *c, const struct cred *cr, uint64_t ino, unsigne
 }
 
 int client_readdir(struct client *c, const struct cred *cr, uint64_t ino, uint64_t *cookie,
-                   bool plus, client_dir_fn *fn, void *arg, bool *ret_eof)
+                   bool plus, bool few, client_dir_fn *fn, void *arg, bool *ret_eof)
 {
-    struct readdir_req q = { .ino = ino,
-                             .cookie = *cookie,
-                             .max_bytes = bufs_tight(&c->bufs) ? DIR_BYTES / 8 : DIR_BYTES,
-                             .plus = plus };
+    struct readdir_req q = {
+        .ino = ino, .cookie = *cookie, .max_bytes = few ? DIR_BYTES_FEW : DIR_BYTES, .plus = plus
+    };
     struct readdir_rep r;
     struct meta_call call;
     uint64_t at = *cookie;

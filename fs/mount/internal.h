@@ -48,6 +48,7 @@ struct dir_page {
     size_t count, cap;
     char *names;
     size_t names_len, names_cap;
+    size_t counted;  /* bytes, in the sum of all pages */
     uint64_t cookie; /* where the next page starts */
     bool eof;        /* no page behind this one */
     uint64_t touch;  /* touch_now() before it was asked for */

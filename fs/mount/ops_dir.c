@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "fs/client/memory.h"
 #include "fs/mount/internal.h"
 
 #define DIR_TAG      0x64697268u
@@ -130,12 +131,40 @@ static bool take_entry(void *arg, const struct dir_entry *e, const struct attr *
     return true;
 }
 
+/* Of the pages of all open directories. */
+static _Atomic size_t pages_bytes;
+
+static void count_page(struct dir_page *p)
+{
+    size_t bytes = p->cap * sizeof(*p->entries) + p->names_cap;
+
+    atomic_fetch_add(&pages_bytes, bytes - p->counted);
+    p->counted = bytes;
+}
+
+/* Nothing of its entries is left, in memory either. */
+static void empty_page(struct dir_page *p)
+{
+    struct dir_page rest = { .cookie = p->cookie, .eof = p->eof };
+
+    dir_page_fini(p);
+    *p = rest;
+}
+
 int dir_page_read(struct mount *m, uint64_t ino, bool plus, struct dir_page *page)
 {
+    bool few = atomic_load(&pages_bytes) > memory_dirs(m->conf->client_cache);
+    int err;
+
+    if (few) {
+        empty_page(page);
+    }
     page->count = page->names_len = 0;
     page->touch = touch_now(m);
-    return client_readdir(m->client, &cred_root, ino, &page->cookie, plus, take_entry, page,
-                          &page->eof);
+    err = client_readdir(m->client, &cred_root, ino, &page->cookie, plus, few, take_entry, page,
+                         &page->eof);
+    count_page(page);
+    return err;
 }
 
 void dir_page_copy(struct dir_page *to, const struct dir_page *from)
@@ -150,10 +179,13 @@ void dir_page_copy(struct dir_page *to, const struct dir_page *from)
         memcpy(to->entries, from->entries, from->count * sizeof(*to->entries));
         memcpy(to->names, from->names, from->names_len);
     }
+    to->counted = 0;
+    count_page(to);
 }
 
 void dir_page_fini(struct dir_page *page)
 {
+    atomic_fetch_sub(&pages_bytes, page->counted);
     free(page->entries);
     free(page->names);
     *page = (struct dir_page){ 0 };
@@ -235,16 +267,6 @@ static bool put_entry(struct mount *m, struct out *o, const struct dirh *h,
     return put(o, h->page.names + d->name, &e, d->off);
 }
 
-/* All of them are told: a directory that stays open needs no memory for them. */
-static void forget_entries(struct dirh *h)
-{
-    struct dir_page rest = { .cookie = h->page.cookie, .eof = true };
-
-    dir_page_fini(&h->page);
-    h->page = rest;
-    h->pos = 0;
-}
-
 static int fill_locked(struct mount *m, struct dirh *h, fuse_ino_t node, struct out *o)
 {
     if (h->at == 0) {
@@ -267,7 +289,8 @@ static int fill_locked(struct mount *m, struct dirh *h, fuse_ino_t node, struct 
             }
             h->at = h->page.entries[h->pos++].off;
         } else if (h->page.eof) {
-            forget_entries(h);
+            empty_page(&h->page); /* an open directory needs no memory for what is told */
+            h->pos = 0;
             return 0;
         } else {
             int err = h->err != 0 ? h->err : next_page_locked(m, h, o->plus);
