@@ -345,3 +345,29 @@ int ns_do_quota_clear(struct ns_tx *tx, const struct quota_clear_req *req,
     err = ns_quota_retag(tx, &a, q.parent);
     return err != 0 ? err : ns_quota_push(tx, &a);
 }
+
+int ns_do_quota_mend(struct ns_tx *tx, const struct quota_mend_req *req, struct quota_mend_rep *rep)
+{
+    struct wire_in in = wire_in_of(req->sums.items);
+    int err = 0;
+
+    for (uint32_t i = 0; err == 0 && i < req->sums.count; i++) {
+        struct quota_sum s;
+        struct ns_quota q;
+
+        err = quota_sum_get(&in, &s);
+        if (err != 0) {
+            return DFS_EMALFORMED;
+        }
+        err = ns_quota_get(&tx->v, s.ino, &q);
+        if (err == 0 && !q.closing && q.used.pending == 0 && q.used.bytes == s.was_bytes &&
+            q.used.inodes == s.was_inodes) {
+            q.used.bytes = s.bytes;
+            q.used.inodes = s.inodes;
+            err = ns_quota_put(tx, s.ino, &q);
+            rep->changed++;
+        }
+        err = err == DFS_ENODATA || err == DFS_ENOENT ? 0 : err;
+    }
+    return err;
+}

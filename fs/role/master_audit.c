@@ -60,6 +60,7 @@ static void take(void *arg, const struct live_count *c)
 
 struct quotas {
     uint64_t all, wrong;
+    struct wire_out list; /* the first REPAIRS_ONCE wrong ones */
 };
 
 static bool take_quota(void *arg, const struct quota_info *q, uint64_t bytes, uint64_t inodes,
@@ -69,6 +70,10 @@ static bool take_quota(void *arg, const struct quota_info *q, uint64_t bytes, ui
 
     s->all++;
     s->wrong += !same;
+    if (!same && s->wrong <= REPAIRS_ONCE) {
+        quota_sum_put(&s->list,
+                      &(struct quota_sum){ q->ino, q->used_bytes, q->used_inodes, bytes, inodes });
+    }
     if (!same) {
         log_event(LOG_WARN, "audit.quota",
                   "inode=%ju charged_bytes=%ju bytes=%ju charged_inodes=%ju inodes=%ju",
@@ -117,6 +122,25 @@ static int repair(struct audit *a, uint64_t *ret_repaired)
     return err;
 }
 
+static int repair_quotas(struct audit *a, const struct quotas *s, uint64_t *ret_repaired)
+{
+    struct quota_mend_req req = { .sums = wire_out_list(
+                                      &s->list, (uint32_t)MIN(s->wrong, (uint64_t)REPAIRS_ONCE)) };
+    struct quota_mend_rep rep = { 0 };
+    struct wire_out msg, reply;
+    int err;
+
+    wire_out_init(&msg, LIMIT_BATCH_BYTES);
+    wire_out_init(&reply, KIB);
+    quota_mend_req_put(&msg, &req);
+    err = master_core_call(a->m, RPC_quota_mend, wire_out_slice(&msg), &reply);
+    err = err != DFS_OK ? err : quota_mend_rep_get(wire_out_slice(&reply), &rep);
+    *ret_repaired += rep.changed;
+    wire_out_fini(&msg);
+    wire_out_fini(&reply);
+    return err;
+}
+
 static void *audit_main(void *arg)
 {
     struct audit *a = arg;
@@ -126,11 +150,14 @@ static void *audit_main(void *arg)
     uint64_t repaired = 0;
     int err = ns_audit(reader, &a->stop, &sum, take, a);
 
+    wire_out_init(&quotas.list, LIMIT_BATCH_BYTES);
     err = err != DFS_OK ? err : ns_quota_recount(reader, take_quota, &quotas);
     ns_reader_free(reader);
     if (err == DFS_OK && a->repair) {
         err = repair(a, &repaired);
+        err = err != DFS_OK || quotas.wrong == 0 ? err : repair_quotas(a, &quotas, &repaired);
     }
+    wire_out_fini(&quotas.list);
     log_event(LOG_INFO, "audit.done",
               "blocks=%ju extents=%ju wrong=%ju unused=%ju dangling=%ju repaired=%ju err=\"%s\"",
               (uintmax_t)sum.blocks, (uintmax_t)sum.extents, (uintmax_t)sum.wrong,
