@@ -322,7 +322,7 @@ static int verdict(const struct fsck *f)
     const struct audit_rep *a = &f->counts.rep;
     uint64_t lost = f->by_state[HEALTH_MISSING] + f->by_state[HEALTH_CORRUPT];
     uint64_t odd = f->by_state[HEALTH_UNDER] + f->by_state[HEALTH_MISPLACED] + f->unread +
-                   f->bad_copies + a->quotas_wrong + (f->repair ? 0 : a->wrong);
+                   f->bad_copies + (f->repair ? 0 : a->wrong + a->quotas_wrong);
 
     return lost > 0 ? EXIT_LOST : odd > 0 ? EXIT_UNDER : CLI_DONE;
 }
@@ -378,7 +378,7 @@ static void print_counts(const struct fsck *f)
     if (f->repair) {
         printf("; %ju counts set right\n", (uintmax_t)a->repaired);
     } else {
-        printf("%s\n", a->wrong > 0 ? " (--repair sets counts right)" : "");
+        printf("%s\n", a->wrong + a->quotas_wrong > 0 ? " (--repair sets counts right)" : "");
     }
 }
 
