@@ -397,6 +397,28 @@ static void give_up(struct mount *m, const struct why *why)
     }
 }
 
+/* The open files' numbers, and the client behind them: a new one, or the one that was left behind. */
+static int connect_client(struct mount *m, const char *name, struct attr *root, struct why *why)
+{
+    const char *opts = m->o->kernel_opts;
+    int err = handles_open(m->guard.state, &m->handles, why);
+
+    if (err != 0) {
+        return err;
+    }
+    handles_limit(m->handles, memory_files(m->conf->client_cache));
+    if (m->guard.resumed) {
+        err = takeover_connect(m, name, root, why);
+    } else {
+        err = client_open(m->conf, name, &m->client, why);
+        err = err != 0 ? err : find_root(m, root, why);
+    }
+    if (err == 0 && (has_option(opts, "noatime") || has_option(opts, "ro"))) {
+        client_no_atime(m->client);
+    }
+    return err;
+}
+
 int mount_run(const struct conf *conf, const struct mount_options *o, mount_ready_fn *ready,
               void *arg, struct why *why)
 {
@@ -425,19 +447,7 @@ int mount_run(const struct conf *conf, const struct mount_options *o, mount_read
     m->groups = groups_new();
     work_set_up(conf->client_cache);
     signals_set_up(m); /* before any thread */
-    err = handles_open(m->guard.state, &m->handles, why);
-    if (err == 0) {
-        handles_limit(m->handles, memory_files(conf->client_cache));
-    }
-    if (err == 0 && m->guard.resumed) {
-        err = takeover_connect(m, name, &root, why);
-    } else if (err == 0) {
-        err = client_open(conf, name, &m->client, why);
-        err = err != 0 ? err : find_root(m, &root, why);
-    }
-    if (err == 0 && (has_option(o->kernel_opts, "noatime") || has_option(o->kernel_opts, "ro"))) {
-        client_no_atime(m->client);
-    }
+    err = connect_client(m, name, &root, why);
     if (err == 0) {
         err = session_new(m, why);
     }

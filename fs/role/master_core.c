@@ -305,16 +305,32 @@ int master_core_apply(void *arg, uint64_t index, struct slice entry, void *submi
     c->applying_ns = batch_time(entry);
     pthread_mutex_lock(&c->mu);
     fs_time_reach(&c->time, c->applying_ns, clock_mono_us());
+    c->batches_begun++;
     pthread_mutex_unlock(&c->mu);
-    pthread_mutex_lock(&c->applying);
     err = ns_apply(m->ns, index, entry, f != NULL ? on_reply : NULL, &a, why);
-    pthread_mutex_unlock(&c->applying);
+    pthread_mutex_lock(&c->mu);
+    c->batches_answered++;
+    pthread_cond_broadcast(&c->answered);
+    pthread_mutex_unlock(&c->mu);
     c->applying_ns = 0;
     if (err == DFS_OK) {
         master_keep_applied(m);
     }
     master_events_tell(m);
     return err;
+}
+
+void master_core_wait_answered(struct master *m)
+{
+    struct core *c = &m->core;
+    uint64_t begun;
+
+    pthread_mutex_lock(&c->mu);
+    begun = c->batches_begun;
+    while (c->batches_answered < begun) {
+        pthread_cond_wait(&c->answered, &c->mu);
+    }
+    pthread_mutex_unlock(&c->mu);
 }
 
 /* ---- commands of clients ---- */
@@ -551,7 +567,7 @@ void master_core_init(struct master *m)
                             .arg = m };
 
     pthread_mutex_init(&c->mu, NULL);
-    pthread_mutex_init(&c->applying, NULL);
+    pthread_cond_init(&c->answered, NULL);
     list_init(&c->queue);
     list_init(&c->flights);
     list_init(&c->full);
@@ -612,5 +628,5 @@ void master_core_fini(struct master *m)
     free(c->news);
     wire_out_fini(&c->names);
     pthread_mutex_destroy(&c->mu);
-    pthread_mutex_destroy(&c->applying);
+    pthread_cond_destroy(&c->answered);
 }

@@ -1,12 +1,11 @@
 /* What the files of the master share.
  *
  * Locks, each held for short, never two at a time but in this order:
- *   applying     a batch is applied and answered
  *   kv's         what is kept is used: by the core that applies, by questions of clients (kv_view)
  *   map_mu       members, repair, strays (replication's picture of the cluster)
  *   sessions_mu  sessions
  *   locks_mu     locks
- *   core.mu      the queue of commands from other threads
+ *   core.mu      the queue of commands from other threads; which batches are answered
  *   keeper.mu    what happened that the keeper has to look at
  *   events.mu    what sessions are to be told
  */
@@ -106,8 +105,10 @@ struct core {
     size_t news_cap;
     struct wire_out names;
     struct rng rng;
-    pthread_mutex_t applying; /* held from the application of a batch to its last answer */
     pthread_mutex_t mu;
+    pthread_cond_t answered; /* a batch was */
+    uint64_t batches_begun;  /* guarded by: mu; to be applied */
+    uint64_t batches_answered;
     struct list queue;   /* guarded by: mu; master_cmd */
     bool closed;         /* guarded by: mu */
     struct fs_time time; /* guarded by: mu */
@@ -230,6 +231,8 @@ void master_core_on_command(void *arg, struct rpc_loop *loop, struct rpc_token t
                             struct slice msg);
 int master_core_apply(void *arg, uint64_t index, struct slice entry, void *submitted,
                       struct why *why);
+/* Any thread but the core's, without locks: what is being applied now is answered when this returns. */
+void master_core_wait_answered(struct master *m);
 /* Any thread. After the core has closed, done is called at once, with DFS_ESHUTDOWN. */
 void master_core_submit(struct master *m, struct master_cmd *cmd);
 /* Any thread but the core's: waits for the answer; reply (may be NULL) is appended to. */

@@ -92,8 +92,7 @@ bool master_tasks_reap(struct master *m, uint64_t now_ms)
 
         /* One that was made and lost its name in a batch that is being answered counts as open only
          * when that is done. */
-        pthread_mutex_lock(&m->core.applying);
-        pthread_mutex_unlock(&m->core.applying);
+        master_core_wait_answered(m);
         wire_out_reset(&list);
         wire_out_reset(&msg);
         count = closed_ones(m, inos, n, &list);
