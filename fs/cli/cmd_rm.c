@@ -71,9 +71,9 @@ static void remove_path(struct rm *rm, const char *arg)
     struct copy *c = &rm->c;
     char *path = path_trim(arg);
     struct attr a;
-    int err = path[0] != '/' ? DFS_EINVAL : client_resolve(c->r.c, &c->r.cr, path, &a);
+    int err = client_resolve(c->r.c, &c->r.cr, path, &a);
 
-    if (path[0] == '/' && path[1] == '\0') {
+    if (path[1] == '\0') {
         copy_failed(c, DFS_EBUSY, "/ stays");
     } else if (err == DFS_ENOENT && c->force) {
         /* as wanted */
@@ -100,6 +100,11 @@ int cmd_rm(struct cli *cli, int argc, char **argv)
 
     if (!cli_begin(cli, argc, argv, opts, 1, -1)) {
         return cli->status;
+    }
+    for (int i = 0; i < cli->arg_count; i++) { /* before anything is removed */
+        if (cli->args[i][0] != '/') {
+            return cli_usage(cli, "%s: a path in dfs begins with a slash", cli->args[i]);
+        }
     }
     status = remote_open(cli, &rm.c.r);
     if (status != CLI_DONE) {

@@ -56,6 +56,9 @@ teardown_file() {
     run -1 dfs c cat /d/gone
     [[ $output == *"/d/gone"* ]]
     run -1 dfs c rm /d
+    run -2 dfs c rm -r /d d
+    [[ $output == *"begins with a slash"* ]]
+    dfs c ls /d
     dfs c rm -r /d
     run -1 dfs c ls /d
     run -0 dfs c ls /
