@@ -339,18 +339,12 @@ static void drop_map(struct node *n)
 void nodes_tick(struct client *c)
 {
     struct node **nodes;
-    size_t count = 0;
+    size_t count;
 
     if (!much(c)) {
         return;
     }
-    pthread_mutex_lock(&c->mu);
-    nodes = x_alloc((c->nodes.count + 1) * sizeof(struct node *));
-    HTAB_FOREACH (h, &c->nodes) {
-        nodes[count] = CONTAINER_OF(h, struct node, by_ino);
-        nodes[count++]->refs++;
-    }
-    pthread_mutex_unlock(&c->mu);
+    nodes = node_all(c, &count);
     for (size_t i = 0; i < count; i++) {
         if (atomic_load(&c->map_extents) > memory_extents(c->conf->client_cache) / 2) {
             drop_map(nodes[i]);
