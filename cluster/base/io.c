@@ -327,3 +327,21 @@ int io_lock_file(const char *path, int *ret_fd, struct why *why)
     *ret_fd = fd;
     return 0;
 }
+
+int io_resident(uint64_t *ret_all, uint64_t *ret_files)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    char text[128] = "";
+    size_t len = 0;
+    unsigned long size, all, files;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    int err = fd >= 0 ? io_read_some(fd, text, sizeof(text) - 1, &len) : DFS_EIO;
+
+    io_close(fd);
+    if (err != 0 || sscanf(text, "%lu %lu %lu", &size, &all, &files) != 3) {
+        return DFS_EIO;
+    }
+    *ret_all = all * page;
+    *ret_files = files * page;
+    return 0;
+}

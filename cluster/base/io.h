@@ -40,4 +40,7 @@ int io_mkdir_p(const char *path, mode_t mode, struct why *why);
  * descriptor that holds the lock. DFS_EBUSY when somebody else has it and keeps it for a second. */
 int io_lock_file(const char *path, int *ret_fd, struct why *why);
 
+/* Bytes of this process that are in memory, and those of them that are pages of files. DFS_EIO. */
+int io_resident(uint64_t *ret_all, uint64_t *ret_files);
+
 #endif

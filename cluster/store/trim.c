@@ -1,8 +1,6 @@
 #include "cluster/store/trim.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "cluster/base/io.h"
 
@@ -13,17 +11,9 @@
 /* Resident pages of files, in bytes; 0 when that cannot be known. */
 static uint64_t resident_files(void)
 {
-    char text[128] = "";
-    size_t len = 0;
-    unsigned long size, resident, shared;
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    int err = fd >= 0 ? io_read_some(fd, text, sizeof(text) - 1, &len) : -1;
+    uint64_t all, files;
 
-    io_close(fd);
-    if (err != 0 || sscanf(text, "%lu %lu %lu", &size, &resident, &shared) != 3) {
-        return 0;
-    }
-    return (uint64_t)shared * (uint64_t)sysconf(_SC_PAGESIZE);
+    return io_resident(&all, &files) == 0 ? files : 0;
 }
 
 /* Where LMDB has mapped its file; it does not tell. A value in a read transaction lies in a page, and

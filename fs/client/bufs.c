@@ -2,9 +2,7 @@
 
 #include "cluster/base/base.h"
 
-#include <fcntl.h>
 #include <malloc.h>
-#include <unistd.h>
 
 #include "cluster/base/clock.h"
 #include "cluster/base/io.h"
@@ -77,17 +75,9 @@ static uint64_t resident(void)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* they keep what is freed */
     return 0;
 #else
-    char text[128] = "";
-    size_t len = 0;
-    unsigned long size, pages;
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    int err = fd >= 0 ? io_read_some(fd, text, sizeof(text) - 1, &len) : -1;
+    uint64_t all, files;
 
-    io_close(fd);
-    if (err != 0 || sscanf(text, "%lu %lu", &size, &pages) != 2) {
-        return 0;
-    }
-    return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+    return io_resident(&all, &files) == 0 ? all : 0;
 #endif
 }
 
